@@ -85,7 +85,7 @@ CHECKPOINTS = {
                           f32=DELTA_F32, fields=attention(
                               64, 4, 8, 2, 16, 101, theta=1e7, **delta(2, 4, 16, 8),
                               **moe(7, 2, 16, shared_expert_intermediate_size=24))),
-    "qwen3_5_moe-b": dict(cls="Qwen3_5Moe", mtp=True, experts="each", f32=DELTA_F32, fields=attention(
+    "qwen3_5_moe-b": dict(cls="Qwen3_5Moe", salt=7, mtp=True, experts="each", f32=DELTA_F32, fields=attention(
         40, 4, 3, 3, 16, 101, tied=True, **delta(3, 3, 8, 12),
         **moe(9, 3, 12, shared_expert_intermediate_size=32))),
 }
@@ -269,7 +269,7 @@ def build(name, spec, seed):
     folder.mkdir()
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     huggingface_hub.save_torch_state_dict(
-        tensors, folder, max_shard_size=int(size / spec.get("shards", 1) * 1.03) + 1, metadata={"format": "pt"})
+        tensors, folder, max_shard_size=int(size / spec.get("shards", 1) * 1.15) + 1, metadata={"format": "pt"})
     assert len(list(folder.glob("*.safetensors"))) == spec.get("shards", 1), name
     flat = write_config(folder, saved, spec)
     usable = spec["fields"]["vocab_size"] - (4 if spec.get("nested") else 0)  # never an image token
@@ -289,7 +289,7 @@ def run(model, ids, top_k):
     hooks.append(stack.embed_tokens.register_forward_hook(lambda m, i, o: hidden.append(o[0])))
     hooks.append(stack.norm.register_forward_hook(lambda m, i, o: final.append(o[0])))
     for layer in stack.layers:
-        hooks.append(layer.register_forward_hook(lambda m, i, o: hidden.append((o[0] if isinstance(o, tuple) else o)[0])))
+        hooks.append(layer.register_forward_hook(lambda m, i, o: hidden.append(o[0])))
         if hasattr(layer.mlp, "gate"):
             def margin(m, i, o):
                 best = o[0].topk(top_k + 1, -1).values
@@ -304,6 +304,17 @@ def run(model, ids, top_k):
         if hasattr(layer, "linear_attn"):
             states[i] = out.past_key_values.layers[i].recurrent_states[0][0]
     return out.logits[0], hidden, final[0], states, torch.stack(margins).amin(0) if margins else None
+
+
+def sort_metadata(file):
+    """save_file writes metadata in any order; sorted, the same numbers give the same bytes."""
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    assert len(text) == length
+    file.write_bytes(data[:8] + text + data[8 + length:])
 
 
 def worst(a, b):
@@ -357,6 +368,7 @@ def make(name):
             golden[f"{n}.mtp_ids"] = torch.tensor(next_ids, dtype=torch.int32)
             golden[f"{n}.mtp"], golden[f"{n}.mtp_hidden"] = single.mtp(next_ids, final)
             gap = min(gap, lead(logits[-1:]))
+            logits_off = max(logits_off, worst(exact.mtp(next_ids, final)[0], golden[f"{n}.mtp"]))
             if n == CHAIN:
                 chain, rows = single.mtp_chain(next_ids, final, CHAIN_STEPS)
                 golden[f"{n}.mtp_chain"], golden[f"{n}.mtp_chain_logits"] = torch.tensor(chain, dtype=torch.int32), rows
@@ -364,6 +376,7 @@ def make(name):
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__,
                 "safetensors": safetensors.__version__, "python": platform.python_version(), "seed": str(seed)}
     save_file({k: t.detach().clone().contiguous() for k, t in golden.items()}, folder / "golden.safetensors", versions)
+    sort_metadata(folder / "golden.safetensors")
     for file in folder.iterdir():
         file.chmod(0o644)
     size = sum(p.stat().st_size for p in folder.iterdir())

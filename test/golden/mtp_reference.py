@@ -169,7 +169,8 @@ class Reference:
             for w, e in zip(weight, chosen.tolist()):
                 out[t] += w * self.expert(x[t:t + 1], p, e)[0]
         if p + "shared_expert_gate.weight" in self.t:
-            out = out + torch.sigmoid(self.linear(x, p + "shared_expert_gate")) * self.dense_ffn(x, p + "shared_expert.")
+            gate = torch.sigmoid(self.linear(x, p + "shared_expert_gate"))
+            out = out + gate * self.dense_ffn(x, p + "shared_expert.")
         return out
 
     def layer(self, x, p, kind):
