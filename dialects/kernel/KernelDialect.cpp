@@ -83,10 +83,17 @@ void DispatchOp::print(OpAsmPrinter &printer) {
 LogicalResult DispatchOp::verify() {
   if (!isFamily(getFamily())) // dispatch_c5
     return emitOpError("family @") << getFamily() << " is not in the catalogue";
-  if (auto args = getArgs())
-    for (int32_t arg : *args)
-      if (arg < -1 || arg >= int32_t(getNumOperands() + getNumResults())) // dispatch_c4
-        return emitOpError("args names value ") << arg << " of " << getNumOperands() + getNumResults();
+  if (bool(getArgs()) != bool(getKernels()) || (getArgs() && getArgs()->size() != getKernels()->size())) // dispatch_c4
+    return emitOpError("args and kernels do not pair up");
+  if (auto lists = getArgs())
+    for (Attribute list : *lists) {
+      auto args = dyn_cast<DenseI32ArrayAttr>(list);
+      if (!args) // dispatch_c4
+        return emitOpError("args holds ") << list << ", which is no array of i32";
+      for (int32_t arg : args.asArrayRef())
+        if (arg < -1 || arg > int32_t(getNumOperands() + getNumResults())) // dispatch_c4
+          return emitOpError("args names value ") << arg << " of " << getNumOperands() + getNumResults() + 1;
+    }
   return success();
 }
 

@@ -22,13 +22,14 @@ def Kernel_DispatchOp : Kernel_Op<"dispatch", [IsolatedFromAbove, RecursiveMemor
   let description = [{
     The region holds the very model ops the dispatch replaces, unchanged: it is the specification of the
     kernels that serve it, and the reference interpreter can run it (architecture, section 2). `family` is the
-    catalogue's. `select` adds `kernels`, the names that serve it in order, and `args`: what each kernel argument
-    is, an index into operands then results, -1 where the family's optional argument is absent.
+    catalogue's. `select` adds `kernels`, the records that serve it in order; `args`, for each of them what its
+    arguments are: an index into operands, then results, then the dispatch's arena space (contracts, section 7), -1
+    where the family's optional argument is absent; and `layouts`, how each operand that is a weight is packed.
 
     - (C1) the block's arguments have the types of `inputs`.
     - (C2) the region ends in `kernel.yield` with the types of `outputs`.
     - (C3) the region holds model ops only, at least one.
-    - (C4) every entry of `args` is -1 or names an operand or a result.
+    - (C4) `args` has one list a kernel; every entry is -1 or names an operand, a result or the arena space.
     - (C5) `family` is one of the catalogue's families.
 
     Example:
@@ -40,7 +41,8 @@ def Kernel_DispatchOp : Kernel_Op<"dispatch", [IsolatedFromAbove, RecursiveMemor
     ```
   }];
   let arguments = (ins FlatSymbolRefAttr:$family, Variadic<AnyType>:$inputs,
-                       OptionalAttr<ArrayAttr>:$kernels, OptionalAttr<DenseI32ArrayAttr>:$args);
+                       OptionalAttr<ArrayAttr>:$kernels, OptionalAttr<ArrayAttr>:$args,
+                       OptionalAttr<StrArrayAttr>:$layouts, OptionalAttr<StrAttr>:$origin);
   let results = (outs Variadic<AnyType>:$outputs);
   let regions = (region SizedRegion<1>:$body);
   let hasCustomAssemblyFormat = 1;

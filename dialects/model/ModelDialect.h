@@ -37,6 +37,8 @@ inline constexpr llvm::StringLiteral kOutputsAttr = "model.outputs"; // a name p
 inline constexpr llvm::StringLiteral kInputsAttr = "model.inputs";   // a name per argument
 inline constexpr llvm::StringLiteral kRankAttr = "model.rank";       // set by shard; 0 before
 inline constexpr llvm::StringLiteral kMaxRowsAttr = "model.max_rows";
+/// On the module, set by shard: how many ranks its programs are written for.
+inline constexpr llvm::StringLiteral kRanksAttr = "model.tp";
 
 } // namespace qwen::ir::model
 

@@ -39,7 +39,7 @@ def Model_Batch : Model_Type<"Batch", "batch"> {
 def Model_KvCache : Model_Type<"KvCache", "kv_cache"> {
   let summary = "Keys and values of one attention layer, by sequence and position";
   let parameters = (ins "int64_t":$kvHeads, "int64_t":$headDim, "::mlir::Type":$elementType);
-  let assemblyFormat = "`<` $kvHeads `x` $headDim `,` $elementType `>`";
+  let assemblyFormat = "`<` custom<HeadShape>($kvHeads, $headDim) `,` $elementType `>`";
 }
 
 def Model_RecurrentState : Model_Type<"RecurrentState", "recurrent_state"> {

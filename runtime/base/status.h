@@ -20,6 +20,7 @@ enum class StatusCode {
   kUnimplemented,      // exit 4: valid, but not for this build or device
   kResourceExhausted,  // exit 5: memory, disk, a file that cannot be opened; pages or slots
   kCheckFailed,        // exit 6: a comparison beyond its tolerance
+  kCancelled,          // exit 130: stopped by the user
   kInternal,           // exit 70: our bug
 };
 
@@ -53,6 +54,7 @@ class [[nodiscard]] Status {
       case StatusCode::kUnimplemented: return 4;
       case StatusCode::kResourceExhausted: return 5;
       case StatusCode::kCheckFailed: return 6;
+      case StatusCode::kCancelled: return 130;
       case StatusCode::kInternal: return 70;
     }
     return 70;
@@ -81,6 +83,9 @@ inline Status ResourceExhaustedError(std::string m, std::string hint = {}) {
 }
 inline Status CheckFailedError(std::string m, std::string hint = {}) {
   return {StatusCode::kCheckFailed, std::move(m), std::move(hint)};
+}
+inline Status CancelledError(std::string m, std::string hint = {}) {
+  return {StatusCode::kCancelled, std::move(m), std::move(hint)};
 }
 inline Status InternalError(std::string m, std::string hint = {}) {
   return {StatusCode::kInternal, std::move(m), std::move(hint)};

@@ -16,10 +16,12 @@
 
 namespace qwen::exec {
 
-/// Every packed weight of every rank; index as in plan.packed. 64-byte aligned.
+/// Every packed weight of every rank; index as in plan.packed, null where the checkpoint lacks its group. 64-byte
+/// aligned. Weights whose bytes are the same (tied heads, what every rank has) share them.
 struct Weights {
   std::vector<std::shared_ptr<uint8_t[]>> packed;
   bool has_mtp = true;  // a checkpoint without an MTP group turns draft_mtp off
+  int64_t ignored_tensors = 0;  // in the checkpoint, named by no weight
   std::vector<std::string> warnings;
 };
 
@@ -27,6 +29,10 @@ struct Weights {
 /// nobody names are ignored and counted. `progress` hears (bytes done, bytes in all).
 StatusOr<Weights> LoadWeights(const plan::Plan& plan, const std::string& dir,
                               const std::function<void(int64_t, int64_t)>& progress = {});
+
+/// Made-up weights, for benchmarks: a value depends on the seed, the weight's name, its row and column, so every number
+/// of ranks sees the same model. Linears have a variance of 0.81 / fan-in, norms lie around 1.
+StatusOr<Weights> RandomWeights(const plan::Plan& plan, uint64_t seed);
 
 /// Packs one weight given as a plain row-major matrix in its own type; what LoadWeights does per tensor, and what
 /// `qwenc verify` and the tests use for made-up weights. `source` is the whole weight, unsliced.

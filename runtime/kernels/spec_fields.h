@@ -40,7 +40,7 @@ class FieldWriter {
   plan::Fields fields;
 };
 
-/// Reads them back: every field must be there, in order, of the right kind, and in range.
+/// Reads them back by name: every member must be there, of the right kind and in range, and nothing else.
 class FieldReader {
  public:
   explicit FieldReader(const plan::Fields& fields) : fields_(fields) {}
@@ -57,19 +57,18 @@ class FieldReader {
     }
   }
   Status Finish() const {
-    if (status_.ok() && next_ != fields_.size())
-      return DataLossError(fmt::format("spec has {} fields, the kernel takes {}", fields_.size(), next_));
+    if (status_.ok() && taken_ != fields_.size())
+      return DataLossError(fmt::format("spec has {} fields, the kernel takes {}", fields_.size(), taken_));
     return status_;
   }
 
  private:
   const plan::Field* Next(const char* name) {
     if (!status_.ok()) return nullptr;
-    if (next_ == fields_.size() || fields_[next_].name != name) {
-      Fail(fmt::format("field {} is missing", name));
-      return nullptr;
-    }
-    return &fields_[next_++];
+    for (const plan::Field& field : fields_)
+      if (field.name == name) return ++taken_, &field;
+    Fail(fmt::format("field {} is missing", name));
+    return nullptr;
   }
   template <class T>
   void Take(const plan::Field& field, const char* name, T* values, int count, bool list) {
@@ -96,7 +95,7 @@ class FieldReader {
   }
 
   const plan::Fields& fields_;
-  size_t next_ = 0;
+  size_t taken_ = 0;
   Status status_;
 };
 

@@ -3,6 +3,7 @@
 #include "dialects/kernel/KernelDialect.h"
 #include "dialects/model/ModelDialect.h"
 #include "dialects/plan/PlanDialect.h"
+#include "passes/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/DialectRegistry.h"
@@ -15,5 +16,7 @@ int main(int argc, char **argv) {
                   qwen::ir::plan::PlanDialect>();
   mlir::registerCanonicalizerPass();
   mlir::registerCSEPass();
+  qwen::passes::registerQwenPasses();
+  qwen::passes::registerQwenPipelines();
   return mlir::asMainReturnCode(mlir::MlirOptMain(argc, argv, "qwenc pass driver\n", registry));
 }

@@ -39,6 +39,13 @@ enum GdnArg {
   kGdnO,       // [tokens, value_heads * value_dim]
   kGdnArgs
 };
+/// Arguments of `gdn_fold`, which no program launches: it makes the state part of a snapshot. fold(S0, ring) of slot
+/// state_slot[0] at position[0] with ring_fill[0] records, with the arithmetic of decode; the slot stays as it is.
+enum GdnFoldArg {
+  kGdnFoldState,  // the layer's part of slot 0
+  kGdnFoldBase,   // f32 [value_heads][value_dim][key_dim]
+  kGdnFoldArgs
+};
 
 /// Byte offsets inside a layer's part of a slot; `bytes` is a multiple of 64.
 ///   base  f32 [value_heads][value_dim][key_dim]

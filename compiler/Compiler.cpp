@@ -1,0 +1,133 @@
+//===- Compiler.cpp - import, five stages, emit ---------------------------===//
+
+#include "compiler/Compiler.h"
+
+#include "compiler/emit/EmitPlan.h"
+#include "compiler/import/Import.h"
+#include "passes/Passes.h"
+#include "runtime/base/file.h"
+
+#include "mlir/Bytecode/BytecodeWriter.h"
+#include "mlir/IR/Diagnostics.h"
+
+#include <filesystem>
+#include <fmt/format.h>
+
+using namespace mlir;
+namespace model = qwen::ir::model;
+
+namespace qwen::compiler {
+namespace {
+
+// Keeps the first error of a run of passes; its notes are for qwen-opt.
+class FirstError {
+public:
+  explicit FirstError(MLIRContext *context) : handler(context, [this](Diagnostic &diagnostic) {
+    if (diagnostic.getSeverity() == DiagnosticSeverity::Error && message.empty())
+      message = diagnostic.str();
+    return success();
+  }) {}
+  std::string message;
+
+private:
+  ScopedDiagnosticHandler handler;
+};
+
+std::string printed(ModuleOp module) {
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  module.print(stream, OpPrintingFlags().useLocalScope());
+  stream << '\n';
+  return text;
+}
+
+// Logits are kept for every row of a step where that is cheap, and for every row a full verify batch can want always.
+int64_t logitRows(const CompileOptions &options, int64_t maxRows, int64_t vocab) {
+  constexpr int64_t kCheapBytes = int64_t{256} << 20;
+  int64_t cheap = kCheapBytes / (vocab * 4);
+  return std::min(options.maxNumBatchedTokens, std::max(options.maxNumSeqs * maxRows, cheap));
+}
+
+Status checkTargets(const CompileOptions &options, std::vector<std::string> &warnings) {
+  for (const std::string &target : options.targets) {
+    if (target == "sm_89")
+      return UnimplementedError("--target=sm_89: this build makes plans for cpu only", "use --target=cpu");
+    if (target != "cpu")
+      return InvalidArgumentError(fmt::format("--target={}: is neither cpu nor sm_89", target));
+  }
+  return {};
+}
+
+} // namespace
+
+StatusOr<CompileResult> compile(const CompileOptions &options) {
+  CompileResult result;
+  QWEN_RETURN_IF_ERROR(checkTargets(options, result.warnings));
+
+  MLIRContext context(MLIRContext::Threading::DISABLED); // one order of everything, and no pool to start
+  context.loadDialect<func::FuncDialect, model::ModelDialect, ir::kernel::KernelDialect, ir::plan::PlanDialect>();
+  QWEN_ASSIGN_OR_RETURN(std::string configPath, resolveConfigPath(options.configOrDir));
+  ImportOptions importOptions{.dtype = options.dtype, .maxModelLen = options.maxModelLen, .maxRows = options.maxRows,
+                              .drafterPath = options.drafter};
+  QWEN_ASSIGN_OR_RETURN(OwningOpRef<ModuleOp> module,
+                        importModel(context, options.configOrDir, importOptions, result.warnings));
+
+  int64_t maxRows = 1;
+  for (auto program : module->getOps<func::FuncOp>())
+    maxRows = std::max(maxRows, program->getAttrOfType<IntegerAttr>(model::kMaxRowsAttr).getInt());
+  int64_t vocab = (*module)->getAttrOfType<DictionaryAttr>("model.dims").getAs<IntegerAttr>("vocab").getInt();
+  if (options.maxNumBatchedTokens < options.maxNumSeqs * maxRows)
+    return InvalidArgumentError(
+        fmt::format("--max-num-batched-tokens={}: {} sequences of {} rows need {}", options.maxNumBatchedTokens,
+                    options.maxNumSeqs, maxRows, options.maxNumSeqs * maxRows),
+        "lower --max-num-seqs or --max-rows");
+  Builder builder(&context);
+  auto number = [&](StringRef name, int64_t value) {
+    return builder.getNamedAttr(name, builder.getI64IntegerAttr(value));
+  };
+  (*module)->setAttr("plan.capacity",
+                     builder.getDictionaryAttr({number("max_num_seqs", options.maxNumSeqs),
+                                                number("max_num_batched_tokens", options.maxNumBatchedTokens),
+                                                number("max_rows", maxRows),
+                                                number("max_logit_rows", logitRows(options, maxRows, vocab))}));
+
+  std::vector<uint8_t> bytecode;
+  for (int index = 0; index < kNumStages; ++index) {
+    Stage stage = static_cast<Stage>(index);
+    PassManager manager(&context);
+    addStage(manager, stage, options.pipeline);
+    FirstError error(&context);
+    if (failed(manager.run(*module))) {
+      // A config the importer took and a pass refuses is a model we do not run, unless the check between stages spoke.
+      if (error.message.empty())
+        return InternalError(fmt::format("stage {} failed without a word", stageName(stage).str()));
+      return UnimplementedError(fmt::format("{}: {}", configPath, error.message));
+    }
+    if (!options.dumpDir.empty())
+      QWEN_RETURN_IF_ERROR(WriteFileAtomic(
+          fmt::format("{}/{:02}-{}.mlir", options.dumpDir, index + 1, stageName(stage).str()), printed(*module), true));
+    if (options.stopAfter == stage) {
+      result.ir = printed(*module);
+      return result;
+    }
+    if (stage == Stage::select) {
+      // What `qwenc verify` interprets. Locations name files of this machine, so they stay behind.
+      OwningOpRef<ModuleOp> copy(module->clone());
+      copy->walk([&](Operation *op) { op->setLoc(UnknownLoc::get(&context)); });
+      std::string bytes;
+      llvm::raw_string_ostream stream(bytes);
+      if (failed(writeBytecodeToFile(*copy, stream, BytecodeWriterConfig("qwenc"))))
+        return InternalError("the module could not be written as bytecode");
+      bytecode.assign(bytes.begin(), bytes.end());
+    }
+  }
+
+  QWEN_ASSIGN_OR_RETURN(result.plan, emitPlan(*module));
+  constexpr size_t kMaxConfigBytes = 16 << 20; // the importer has read it within its own limit
+  QWEN_ASSIGN_OR_RETURN(std::string config, ReadFile(configPath, kMaxConfigBytes));
+  result.plan.blobs.push_back({plan::BlobKind::kIr, std::move(bytecode)});
+  result.plan.blobs.push_back({plan::BlobKind::kConfig, {config.begin(), config.end()}});
+  return result;
+}
+
+} // namespace qwen::compiler

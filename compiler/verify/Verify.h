@@ -1,0 +1,48 @@
+//===- Verify.h - every kernel of a plan against the ops it stands for ----===//
+
+#ifndef QWEN_COMPILER_VERIFY_VERIFY_H
+#define QWEN_COMPILER_VERIFY_VERIFY_H
+
+#include "runtime/base/status.h"
+#include "runtime/plan/plan.h"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace qwen::compiler {
+
+struct VerifyOptions {
+  uint64_t seed = 1;
+  std::optional<std::string> isa; // base, avx2, avx512; the best one here when absent
+  std::string breakFamily;        // test hook: spoils what this family's kernels computed
+};
+
+/// One kernel record of the plan.
+struct KernelReport {
+  std::string kernel, family, entry;
+  double error = 0;     // worst relative L2 over what the kernel writes: results and cached state; 1 for a wrong integer
+  double tolerance = 0; // of that output
+  std::string output;   // which one
+  int64_t rows = 0;
+  bool ok() const { return error <= tolerance; }
+};
+
+struct VerifyReport {
+  std::string isa;
+  std::vector<KernelReport> kernels; // as in the plan, each once
+
+  std::string text() const;
+  std::string json() const;
+  /// kCheckFailed, naming the kernels, when one is beyond its tolerance.
+  Status status() const;
+};
+
+/// Runs every distinct kernel record of the plan on random weights, states and a ragged batch (short sequences of 1 and
+/// max_rows rows with an empty, a nearly full and a folding ring, prompts of 65 and 5 rows), and the model ops of its
+/// region in f64 on the same numbers (contracts, section 8). kDataLoss when the plan's IR does not fit its kernels.
+StatusOr<VerifyReport> verifyPlan(const plan::Plan &plan, const VerifyOptions &options);
+
+} // namespace qwen::compiler
+
+#endif

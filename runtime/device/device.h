@@ -1,0 +1,79 @@
+// One rank's device: its memory, its kernels, and the steps of a program in order.
+//
+// The executor binds a plan to addresses once and hands over one batch after the other; how a step is launched and
+// what a barrier is belongs to the device.
+#ifndef QWEN_RUNTIME_DEVICE_DEVICE_H_
+#define QWEN_RUNTIME_DEVICE_DEVICE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "runtime/comm/comm.h"
+#include "runtime/kernels/catalog.h"
+#include "runtime/kernels/kernel.h"
+#include "runtime/plan/plan.h"
+
+namespace qwen::device {
+
+/// Zeroed memory of a device, 64-byte aligned, given back with the last copy of the pointer.
+using Memory = std::shared_ptr<uint8_t>;
+
+/// A kernel record of the plan, found in the catalogue, its Spec decoded and checked.
+struct Kernel {
+  virtual ~Kernel() = default;
+  const kernels::KernelInfo* info = nullptr;
+  kernels::SpecPtr spec;
+  int num_args = 0;
+};
+
+/// A step whose kernel and addresses are known; only the batch is missing.
+struct Step {
+  const Kernel* kernel = nullptr;
+  std::vector<void*> args;  // nullptr: absent
+  plan::Part part = plan::Part::kAll;
+  bool waits = false;
+};
+
+struct Program {
+  std::vector<Step> steps;
+  kernels::StateView state{};
+};
+
+/// Threads: one caller at a time, the rank's.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string_view target() const = 0;
+  /// Of the whole device.
+  virtual int64_t memory_bytes() const = 0;
+
+  /// kResourceExhausted with both numbers. Pages that nobody touches cost nothing on the CPU.
+  virtual StatusOr<Memory> Allocate(int64_t bytes) = 0;
+  virtual void CopyIn(void* to, const uint8_t* from, int64_t bytes) = 0;
+  virtual void CopyOut(uint8_t* to, const void* from, int64_t bytes) = 0;
+
+  virtual StatusOr<std::unique_ptr<const Kernel>> Load(const plan::Kernel& kernel) = 0;
+  /// What the steps of any Run may use: scratch of a thread, and bytes of the rank that are zero between steps.
+  virtual Status Reserve(int64_t scratch_bytes, int64_t shared_bytes) = 0;
+
+  /// Runs the steps in order and returns when all is done. A step without rows is left out. Collectives meet the other
+  /// ranks in `comm`, so every rank's Run must be under way.
+  virtual void Run(const Program& program, const kernels::BatchView& batch, comm::Comm& comm) = 0;
+};
+
+struct CpuOptions {
+  int rank = 0;
+  int threads = 1;
+  int spins = 0;  // SpinsFor(all threads of all ranks)
+  kernels::Isa isa = kernels::Isa::kBase;
+};
+/// A rank's group of threads; the caller of Run is its thread 0. kResourceExhausted when there are no more threads.
+StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuOptions& options);
+
+}  // namespace qwen::device
+
+#endif  // QWEN_RUNTIME_DEVICE_DEVICE_H_

@@ -1,0 +1,53 @@
+// Continues prompts: chunks of prompts and decode rows of several sequences in one ragged step after another.
+//
+// The plain loop behind `qwenrt run`: first come, first served, every admitted prompt's pages reserved to its very end,
+// so nothing is ever preempted. A scheduler with priorities, preemption and a prefix cache takes the place of this
+// file, over the same Engine.
+#ifndef QWEN_RUNTIME_ENGINE_GENERATE_H_
+#define QWEN_RUNTIME_ENGINE_GENERATE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/sampler.h"
+
+namespace qwen::engine {
+
+struct GenerateOptions {
+  int max_tokens = 16;
+  std::vector<int64_t> eos_ids;  // drawing one of them ends the sequence; it is part of the result
+  SamplingOptions sampling;
+  const std::atomic<bool>* stop = nullptr;  // looked at between steps
+  /// Hears every new token: index of the prompt, token.
+  std::function<void(size_t, int32_t)> on_token;
+};
+
+enum class FinishReason : uint8_t {
+  kStop,       // an end-of-sequence token
+  kLength,     // max_tokens, or the model's length
+  kCancelled,  // `stop`
+};
+const char* FinishReasonName(FinishReason reason);
+
+struct Generated {
+  std::vector<int32_t> tokens;
+  FinishReason reason = FinishReason::kCancelled;
+};
+
+/// Rows that a prompt with `left` tokens to go, at `position`, may feed when `budget` rows are free: all that is left,
+/// else up to the last border of plan::kStateAlign, so that chunks start at the same places whoever runs beside.
+/// 0: wait for the next step. `alone`: nothing else is in the step, so a budget below the border is used up.
+int ChunkRows(int64_t position, int64_t left, int64_t budget, bool alone);
+
+/// One result a prompt, in their order. A step's failure ends all of it; every page and slot is given back.
+StatusOr<std::vector<Generated>> Generate(Engine& engine, std::span<const std::vector<int32_t>> prompts,
+                                          const GenerateOptions& options);
+
+}  // namespace qwen::engine
+
+#endif  // QWEN_RUNTIME_ENGINE_GENERATE_H_

@@ -1,0 +1,38 @@
+#include "runtime/engine/kv_pages.h"
+
+#include <cassert>
+
+#include "fmt/format.h"
+#include "runtime/plan/plan.h"
+
+namespace qwen::engine {
+
+KvPages::KvPages(int count) : references_(static_cast<size_t>(count)) {
+  for (int32_t page = count - 1; page >= 0; --page) free_.push_back(page);
+}
+
+StatusOr<std::vector<int32_t>> KvPages::Take(int count) {
+  if (count > free())
+    return ResourceExhaustedError(fmt::format("kv cache: {} pages are wanted, {} of {} are free", count, free(), this->count()));
+  std::vector<int32_t> pages;
+  for (int i = 0; i < count; ++i) {
+    pages.push_back(free_.back());
+    free_.pop_back();
+    references_[static_cast<size_t>(pages.back())] = 1;
+  }
+  return pages;
+}
+
+void KvPages::Share(int32_t page) {
+  assert(references(page) > 0);
+  ++references_[static_cast<size_t>(page)];
+}
+
+void KvPages::Release(int32_t page) {
+  assert(references(page) > 0);
+  if (--references_[static_cast<size_t>(page)] == 0) free_.push_back(page);
+}
+
+int PagesFor(int64_t tokens) { return static_cast<int>((tokens + plan::kPageTokens - 1) / plan::kPageTokens); }
+
+}  // namespace qwen::engine

@@ -1,0 +1,81 @@
+// The memory statement: what a plan needs to run, before anything is allocated (contracts, section 9).
+#ifndef QWEN_RUNTIME_PLAN_MEMORY_H_
+#define QWEN_RUNTIME_PLAN_MEMORY_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/plan/plan.h"
+
+namespace qwen::plan {
+
+/// Resident bytes of a qwenrt that has read no plan: code, libraries, stacks. Measured with `qwenrt devices`.
+inline constexpr int64_t kRuntimeBytes = int64_t{8} << 20;
+
+struct MemoryOptions {
+  int64_t memory_bytes = 0;    // to divide: the machine's for the cpu, else each device's; 0: not asked
+  int32_t max_num_seqs = 0;    // slots; 0: the plan's
+  int64_t max_model_len = 0;   // tokens of a sequence; 0: the plan's
+  int32_t threads = 1;         // of a rank: each has its own scratch
+};
+
+/// One rank. Bytes.
+struct RankMemory {
+  int32_t rank = 0;
+  int64_t weights_bytes = 0;         // packed, with tile padding
+  int64_t weights_net_bytes = 0;     // without
+  int64_t weights_mapped_bytes = 0;  // used as they lie in the file
+  int64_t arena_bytes = 0;           // programs run one at a time: the largest
+  int64_t workspace_bytes = 0;       // scratch of all threads, the rank's shared space, one layer's folded state
+  int64_t output_bytes = 0;          // of all programs: one's outputs stay while the next runs
+  int64_t page_bytes = 0;
+  int64_t slot_bytes = 0;  // the sum of the next three
+  int64_t base_bytes = 0, ring_bytes = 0, conv_bytes = 0;
+  int64_t kernel_bytes = 0;  // built-in kernels take none
+};
+
+/// What fits into MemoryOptions::memory_bytes.
+struct MemoryFit {
+  bool fits = false;       // weights, buffers and one slot a sequence
+  int64_t pages = 0;       // beside those
+  int64_t tokens = 0;      // in those pages
+  int64_t sequences = 0;   // of max_model_len tokens, each with its slot and all its pages
+};
+
+struct MemoryStatement {
+  std::string target;
+  std::vector<RankMemory> ranks;
+  // Once a process.
+  int64_t batch_bytes = 0, text_bytes = 0, runtime_bytes = 0;
+  int32_t page_tokens = kPageTokens;
+  int32_t max_num_seqs = 0;
+  int64_t max_model_len = 0;
+  int32_t threads = 1;
+  int64_t fixed_bytes = 0;  // all of the above but pages and slots, of all ranks
+  int64_t total_bytes = 0;  // with max_num_seqs sequences of max_model_len tokens
+  std::optional<MemoryFit> fit;
+};
+
+/// `target` is one of the plan's.
+MemoryStatement StateMemory(const Plan& plan, const std::string& target, const MemoryOptions& options = {});
+
+/// The block of int32 that carries a batch (contracts, section 2), with its page table; equals exec::BatchBlock::bytes().
+int64_t BatchBytes(const Capacity& capacity, int64_t max_pages);
+
+/// A weight of which several ranks keep the same elements, or one rank keeps several copies.
+struct Replicated {
+  std::string weight;
+  Layout layout = Layout::kRows;
+  int64_t net_bytes = 0;        // kept by all ranks together
+  int64_t distinct_bytes = 0;   // of elements, each counted once
+  std::vector<int64_t> by_rank; // net bytes
+};
+/// In the order of plan.weights. Per-rank net bytes of all weights sum to those of one rank plus
+/// `net_bytes - distinct_bytes` of these.
+std::vector<Replicated> ReplicatedWeights(const Plan& plan);
+
+}  // namespace qwen::plan
+
+#endif  // QWEN_RUNTIME_PLAN_MEMORY_H_

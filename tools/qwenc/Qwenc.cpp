@@ -1,0 +1,175 @@
+//===- Qwenc.cpp - the compiler's command line ----------------------------===//
+//
+// Flags and exit codes only; the work is a call into Compiler, Verify or runtime/plan.
+//
+//===----------------------------------------------------------------------===//
+
+#include "compiler/Compiler.h"
+#include "compiler/verify/Verify.h"
+#include "runtime/base/file.h"
+#include "runtime/base/flags.h"
+#include "runtime/base/log.h"
+#include "runtime/plan/dump.h"
+#include "runtime/plan/reader.h"
+#include "runtime/plan/weight_map.h"
+#include "runtime/plan/writer.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <fmt/format.h>
+
+namespace qwen {
+namespace {
+
+using namespace qwen::compiler;
+
+
+constexpr CommandRow kCommands[] = {
+#define COMMAND(...) {__VA_ARGS__},
+#define FLAG(commands, name, type, ...)
+#define EXAMPLE(...)
+#include "tools/qwenc/flags.def"
+#undef COMMAND
+#undef FLAG
+#undef EXAMPLE
+};
+constexpr FlagRow kFlags[] = {
+#define COMMAND(...)
+#define FLAG(commands, name, type, ...) {commands, name, FlagType::type, __VA_ARGS__},
+#define EXAMPLE(...)
+#include "tools/qwenc/flags.def"
+#undef COMMAND
+#undef FLAG
+#undef EXAMPLE
+};
+constexpr ExampleRow kExamples[] = {
+#define COMMAND(...)
+#define FLAG(commands, name, type, ...)
+#define EXAMPLE(...) {__VA_ARGS__},
+#include "tools/qwenc/flags.def"
+#undef COMMAND
+#undef FLAG
+#undef EXAMPLE
+};
+constexpr FlagTable kTable = {"qwenc", "compiles hybrid Qwen models into plans that qwenrt runs", kCommands, kFlags,
+                              kExamples};
+
+void print(const std::string &text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+Status runCompile(const Flags &flags) {
+  if (!flags.HasValue("output"))
+    return InvalidArgumentError("no output file", "name one with -o model.plan");
+  CompileOptions options;
+  options.configOrDir = flags.Argument(0);
+  options.drafter = flags.Text("drafter");
+  if (flags.Given("target")) {
+    QWEN_ASSIGN_OR_RETURN(options.targets, ParseWords(flags.Text("target")));
+  }
+  if (flags.HasValue("dtype"))
+    options.dtype = flags.Choice("dtype");
+  options.pipeline.tp = flags.Int("tp");
+  options.pipeline.moe = flags.Choice("moe");
+  if (flags.HasValue("max-model-len"))
+    options.maxModelLen = flags.Int("max-model-len");
+  options.maxNumSeqs = flags.Int("max-num-seqs");
+  options.maxNumBatchedTokens = flags.Int("max-num-batched-tokens");
+  if (flags.HasValue("max-rows"))
+    options.maxRows = flags.Int("max-rows");
+  options.dumpDir = flags.Text("dump-ir");
+  if (flags.HasValue("stop-after"))
+    for (int stage = 0; stage < kNumStages; ++stage)
+      if (flags.Choice("stop-after") == stageName(Stage(stage)))
+        options.stopAfter = Stage(stage);
+
+  const std::string &output = flags.Text("output");
+  if (output == "-" && !options.stopAfter)
+    return InvalidArgumentError("-o -: a plan is no text", "name a file, or stop after a stage with --stop-after");
+  if (output != "-" && !flags.Bool("force") && std::filesystem::exists(output))
+    return InvalidArgumentError(fmt::format("{}: is already there", output), "use --force to replace it");
+  StatusOr<CompileResult> result = compile(options);
+  if (!result.ok())
+    return result.status();
+  for (const std::string &warning : result->warnings)
+    PrintWarning("qwenc", warning);
+  if (options.stopAfter) {
+    if (output == "-")
+      return print(result->ir), Status();
+    return WriteFileAtomic(output, result->ir, flags.Bool("force"));
+  }
+  // The weights are looked for where the config was, seen from where the plan will be.
+  std::error_code error;
+  std::filesystem::path config = flags.Argument(0);
+  if (!std::filesystem::is_directory(config, error))
+    config = config.parent_path();
+  std::filesystem::path folder = std::filesystem::proximate(
+      std::filesystem::absolute(config, error), std::filesystem::absolute(output, error).parent_path(), error);
+  result->plan.model.weights_dir = error ? "." : folder.lexically_normal().generic_string();
+  return plan::WritePlan(result->plan, output, flags.Bool("force"));
+}
+
+plan::MemoryOptions memoryOptions(const Flags &flags) {
+  plan::MemoryOptions options;
+  if (flags.HasValue("gpu-memory"))
+    options.memory_bytes = flags.Size("gpu-memory");
+  if (flags.HasValue("max-num-seqs"))
+    options.max_num_seqs = flags.Int("max-num-seqs");
+  if (flags.HasValue("max-model-len"))
+    options.max_model_len = flags.Int("max-model-len");
+  return options;
+}
+
+Status runInspect(const Flags &flags) {
+  QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
+  bool json = flags.Bool("json");
+  if (flags.Bool("memory"))
+    print(json ? plan::DumpMemoryJson(plan, memoryOptions(flags)) : plan::DumpMemory(plan, memoryOptions(flags)));
+  else if (flags.Bool("steps"))
+    print(json ? plan::DumpStepsJson(plan) : plan::DumpSteps(plan));
+  else if (flags.Bool("kernels"))
+    print(json ? plan::DumpKernelsJson(plan) : plan::DumpKernels(plan));
+  else
+    print(json ? plan::DumpJson(plan) : plan::DumpSummary(plan));
+  return {};
+}
+
+Status runVerify(const Flags &flags) {
+  QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
+  if (flags.HasValue("against")) {
+    QWEN_ASSIGN_OR_RETURN(plan::Checkpoint checkpoint, plan::OpenCheckpoint(flags.Text("against")));
+    QWEN_ASSIGN_OR_RETURN(plan::WeightMap map, plan::ResolveWeights(plan, checkpoint));
+    for (const std::string &warning : map.warnings)
+      PrintWarning("qwenc", warning);
+    print(fmt::format("{} weights found, {} tensors ignored\n", plan.weights.size(), map.ignored_tensors));
+    return {};
+  }
+  VerifyOptions options{.seed = uint64_t(flags.Int("seed")), .breakFamily = flags.Text("break-family")};
+  if (flags.Given("isa"))
+    options.isa = flags.Choice("isa");
+  QWEN_ASSIGN_OR_RETURN(VerifyReport report, verifyPlan(plan, options));
+  print(flags.Bool("json") ? report.json() : report.text());
+  return report.status();
+}
+
+Status runDiff(const Flags &flags) {
+  QWEN_ASSIGN_OR_RETURN(plan::Plan a, plan::ReadPlan(flags.Argument(0)));
+  QWEN_ASSIGN_OR_RETURN(plan::Plan b, plan::ReadPlan(flags.Argument(1)));
+  print(flags.Bool("json") ? plan::DiffJson(a, b) : plan::Diff(a, b));
+  return {};
+}
+
+Status run(const Flags &flags) {
+  if (flags.command() == "compile")
+    return runCompile(flags);
+  if (flags.command() == "inspect")
+    return runInspect(flags);
+  if (flags.command() == "verify")
+    return runVerify(flags);
+  return runDiff(flags);
+}
+
+} // namespace
+} // namespace qwen
+
+int main(int argc, char **argv) {
+  return qwen::RunTool(qwen::kTable, qwen::BuildText("qwenc") + "\n", argc, argv, qwen::run);
+}
