@@ -1,9 +1,9 @@
 //===- DFlash.cpp - DFlash and DFlash2 drafters ---------------------------===//
 //
 // A drafter is a small dense transformer that fills a whole block of masked tokens in one pass (model specification,
-// 12). It has no embedding and no head: both are the target's. What it knows of the text are the target's hidden states,
-// tapped after a few layers (`features`). Two programs: `draft_dflash_context` turns the features of committed tokens
-// into keys and values of every drafter layer; `draft_dflash` runs one block over them.
+// 12). It has no embedding and no head: both are the target's. What it knows of the text are the target's hidden
+// states, tapped after a few layers (`features`). Two programs: `draft_dflash_context` turns the features of committed
+// tokens into keys and values of every drafter layer; `draft_dflash` runs one block over them.
 //
 // DFlash2 wraps every sublayer in short convolutions along the block and picks tokens by a walk over each slot's best
 // candidates.
@@ -98,7 +98,8 @@ void readDFlash(ConfigReader &config, const ModelConfig &target, DrafterConfig &
   ModelConfig &model = drafter.model;
   model.family = "dflash";
   if (ConfigValue type = config.member(config.root(), "model_type"); config.string(type, "qwen3") != "qwen3")
-    config.unsupported(type, "model type " + JsonQuote(config.string(type)) + " is not supported for a drafter (qwen3)");
+    config.unsupported(type,
+                       "model type " + JsonQuote(config.string(type)) + " is not supported for a drafter (qwen3)");
   if (config.ok() && !isDrafter(config))
     config.unsupported(config.member(config.root(), "architectures"),
                        "is not a drafter (DFlashDraftModel, DFlash2DraftModel)");
@@ -120,7 +121,9 @@ void readDFlash(ConfigReader &config, const ModelConfig &target, DrafterConfig &
     bool layers = StringRef(key).ends_with("layers"), hidden = StringRef(key).ends_with("hidden_size");
     int64_t want = layers ? int64_t(target.layers.size()) : hidden ? target.hidden : target.vocab;
     fits(value, config.integer(value, 0, INT32_MAX, want), want,
-         layers ? "num_hidden_layers" : hidden ? "hidden_size" : "vocab_size");
+         layers   ? "num_hidden_layers"
+         : hidden ? "hidden_size"
+                  : "vocab_size");
   }
   auto refuse = [&](const char *key, const char *what) {
     for (const ConfigValue &value : {config[key], config.member(dflash, key)})
@@ -172,7 +175,8 @@ void readDFlash(ConfigReader &config, const ModelConfig &target, DrafterConfig &
     if (model.hidden % selector.group)
       config.unsupported(group, llvm::formatv("{0} does not divide hidden_size ({1})", selector.group, model.hidden));
     selector.rank = config.integer(config.member(dflash, "selector_rank"), 1, limits::headDim);
-    selector.candidates = config.integer(config.member(dflash, "selector_top_k"), 1, std::min<int64_t>(target.vocab, 256));
+    selector.candidates =
+        config.integer(config.member(dflash, "selector_top_k"), 1, std::min<int64_t>(target.vocab, 256));
     drafter.selector = selector;
   }
   if (config.ok())
@@ -189,8 +193,7 @@ static void buildContext(ModuleOp module, SymbolTable &params, const ImportedMod
   const DrafterConfig &drafter = *model.drafter;
   Program program(module, params, model.element, "draft_dflash_context", model.maxRows);
   Graph &graph = program.graph();
-  Value features =
-      program.input("features", graph.rows(int64_t(drafter.targetLayers.size()) * model.target.hidden));
+  Value features = program.input("features", graph.rows(int64_t(drafter.targetLayers.size()) * model.target.hidden));
   graph.at("draft.fc");
   Value context = graph.linear(features, "draft.fc");
   graph.at("draft.hidden_norm");
@@ -212,10 +215,9 @@ static Value between(Graph &graph, const DrafterConfig &drafter, const std::stri
   Value coef = graph.linear(h, name + "." + conv + ".coef");
   auto convolve = [&](Value x, int64_t index) -> Value {
     graph.at(name + "." + conv);
-    return model_ir::DynamicConvOp::create(builder, graph.loc, x.getType(), x, coef,
-                                           graph.weight(name + "." + conv + ".base"), graph.batch,
-                                           builder.getI64IntegerAttr(drafter.selector->group),
-                                           builder.getI64IntegerAttr(index));
+    return model_ir::DynamicConvOp::create(
+        builder, graph.loc, x.getType(), x, coef, graph.weight(name + "." + conv + ".base"), graph.batch,
+        builder.getI64IntegerAttr(drafter.selector->group), builder.getI64IntegerAttr(index));
   };
   return convolve(sublayer(convolve(h, 0)), 1);
 }

@@ -133,11 +133,10 @@ Value buildAttention(Graph &graph, Value h, const std::string &name, const Model
   SmallVector<int64_t> kvMap;
   for (int64_t head = 0; head < attention.qHeads; ++head)
     kvMap.push_back(head / (attention.qHeads / attention.kvHeads));
-  Value o = model_ir::AttentionOp::create(builder, graph.loc, q.getType(), q, cache, graph.batch,
-                                          builder.getDenseI64ArrayAttr(kvMap),
-                                          builder.getF64FloatAttr(1.0 / std::sqrt(double(attention.headDim))),
-                                          builder.getStringAttr(layer.causal ? "causal" : "block"),
-                                          builder.getI64IntegerAttr(layer.window));
+  Value o = model_ir::AttentionOp::create(
+      builder, graph.loc, q.getType(), q, cache, graph.batch, builder.getDenseI64ArrayAttr(kvMap),
+      builder.getF64FloatAttr(1.0 / std::sqrt(double(attention.headDim))),
+      builder.getStringAttr(layer.causal ? "causal" : "block"), builder.getI64IntegerAttr(layer.window));
   if (gate)
     o = model_ir::SigmoidGateOp::create(builder, graph.loc, o.getType(), o, gate);
 
@@ -151,9 +150,8 @@ Value buildAttention(Graph &graph, Value h, const std::string &name, const Model
 
 static Value l2Norm(Graph &graph, Value x, int64_t headDim, double scale) {
   // The eps is a constant of the model, not rms_norm_eps (model specification, 6.4).
-  return model_ir::L2NormOp::create(graph.builder, graph.loc, x.getType(), x,
-                                    graph.builder.getI64IntegerAttr(headDim), graph.builder.getF64FloatAttr(1e-6),
-                                    graph.builder.getF64FloatAttr(scale));
+  return model_ir::L2NormOp::create(graph.builder, graph.loc, x.getType(), x, graph.builder.getI64IntegerAttr(headDim),
+                                    graph.builder.getF64FloatAttr(1e-6), graph.builder.getF64FloatAttr(scale));
 }
 
 static Value buildDeltaNet(Graph &graph, Value h, const std::string &name, const ModelConfig &model) {
@@ -168,19 +166,18 @@ static Value buildDeltaNet(Graph &graph, Value h, const std::string &name, const
   Value b = graph.linear(h, gdn + "b", f32), a = graph.linear(h, gdn + "a", f32);
 
   graph.at(gdn + "mixer");
-  Value state = graph.state(name + ".gdn",
-                            model_ir::RecurrentStateType::get(builder.getContext(), delta.keyHeads, delta.valueHeads,
-                                                              delta.keyDim, delta.valueDim, delta.width,
-                                                              graph.element));
+  Value state = graph.state(
+      name + ".gdn", model_ir::RecurrentStateType::get(builder.getContext(), delta.keyHeads, delta.valueHeads,
+                                                       delta.keyDim, delta.valueDim, delta.width, graph.element));
   Value c = model_ir::CausalConv1dOp::create(builder, graph.loc, qkv.getType(), qkv, graph.weight(gdn + "conv"), state,
                                              graph.batch);
-  SmallVector<Value> parts =
-      graph.split(c, 1, {delta.keyChannels(), delta.keyChannels(), delta.valueChannels()});
+  SmallVector<Value> parts = graph.split(c, 1, {delta.keyChannels(), delta.keyChannels(), delta.valueChannels()});
   Value q = l2Norm(graph, parts[0], delta.keyDim, 1.0 / std::sqrt(double(delta.keyDim)));
   Value k = l2Norm(graph, parts[1], delta.keyDim, 1.0);
   RankedTensorType gates = graph.rows(delta.valueHeads, f32);
-  auto gate = model_ir::DeltaGatesOp::create(builder, graph.loc, TypeRange{gates, gates},
-                                             ValueRange{b, a, graph.weight(gdn + "a_log"), graph.weight(gdn + "dt_bias")});
+  auto gate =
+      model_ir::DeltaGatesOp::create(builder, graph.loc, TypeRange{gates, gates},
+                                     ValueRange{b, a, graph.weight(gdn + "a_log"), graph.weight(gdn + "dt_bias")});
   Value o = model_ir::GatedDeltaRuleOp::create(builder, graph.loc, graph.rows(delta.valueChannels()), q, k, parts[2],
                                                gate.getBeta(), gate.getG(), state, graph.batch);
 
@@ -209,8 +206,9 @@ static Value buildExperts(Graph &graph, Value h, const std::string &name, const 
 
   graph.at(name + ".router");
   auto router = model_ir::RouterOp::create(
-      builder, graph.loc, TypeRange{graph.rows(moe.topK, builder.getF32Type()), graph.rows(moe.topK, builder.getI32Type())},
-      h, graph.weight(prefix + "router"), moe.renormalize ? builder.getUnitAttr() : UnitAttr());
+      builder, graph.loc,
+      TypeRange{graph.rows(moe.topK, builder.getF32Type()), graph.rows(moe.topK, builder.getI32Type())}, h,
+      graph.weight(prefix + "router"), moe.renormalize ? builder.getUnitAttr() : UnitAttr());
 
   graph.at(name + ".moe");
   Value routed = model_ir::ExpertsOp::create(builder, graph.loc, h.getType(), h, router.getWeights(), router.getIds(),

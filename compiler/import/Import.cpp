@@ -4,8 +4,8 @@
 #include "compiler/import/Programs.h"
 #include "compiler/import/WeightMap.h"
 #include "dialects/model/ModelDialect.h"
-#include "runtime/base/file.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "runtime/base/file.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -22,8 +22,8 @@ constexpr int64_t kMaxRows = 64;
 
 /// A model type: what its config says of itself, and who reads the rest.
 struct Family {
-  StringRef type;         // model_type of the text config
-  StringRef nestedIn;     // model_type of the multimodal config around it; empty: never nested
+  StringRef type;     // model_type of the text config
+  StringRef nestedIn; // model_type of the multimodal config around it; empty: never nested
   StringRef architectures[2];
   void (*read)(ConfigReader &, ModelConfig &);
 };
@@ -122,8 +122,8 @@ StatusOr<Type> pickElement(MLIRContext &context, const ConfigReader &config, con
 StatusOr<int64_t> pickMaxModelLen(const ConfigReader &config, const ModelConfig &model, int64_t wanted) {
   int64_t most = std::max(model.maxPositions, model.attention.rope.stretchedPositions);
   if (wanted < 0 || wanted > most)
-    return InvalidArgumentError(llvm::formatv("--max-model-len={0}: is not in [1, {1}], what {2} allows", wanted, most,
-                                              config.path()));
+    return InvalidArgumentError(
+        llvm::formatv("--max-model-len={0}: is not in [1, {1}], what {2} allows", wanted, most, config.path()));
   return wanted ? wanted : model.maxPositions;
 }
 

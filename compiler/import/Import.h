@@ -10,10 +10,10 @@
 #ifndef QWEN_COMPILER_IMPORT_IMPORT_H
 #define QWEN_COMPILER_IMPORT_IMPORT_H
 
-#include "runtime/base/status.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
+#include "runtime/base/status.h"
 #include <cstdint>
 #include <optional>
 #include <string>

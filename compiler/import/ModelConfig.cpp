@@ -50,7 +50,11 @@ void readCommon(ConfigReader &config, const FamilyDefaults &defaults, ModelConfi
   model.vocab = config.integer(config["vocab_size"], 2, limits::vocab, defaults.vocab);
   model.maxPositions = config.integer(config["max_position_embeddings"], 1, limits::positions, 32768);
   model.eps = config.number(config["rms_norm_eps"], 1e-12, 1, 1e-6);
-  model.tiedEmbeddings = config.boolean(config.inherited("tie_word_embeddings"), false);
+  ConfigValue tied = config.inherited("tie_word_embeddings");
+  model.tiedEmbeddings = config.boolean(tied, false);
+  if (ConfigValue outer = config.member(config.root(), "tie_word_embeddings");
+      outer && config.boolean(outer) != model.tiedEmbeddings)
+    config.warn(tied, llvm::formatv("contradicts {0} and is taken", outer.pointer));
   model.eosIds = readEosIds(config, model.vocab);
 
   int64_t layers = config.integer(config["num_hidden_layers"], 1, limits::layers);
@@ -61,9 +65,9 @@ void readCommon(ConfigReader &config, const FamilyDefaults &defaults, ModelConfi
   ConfigValue kvHeads = config["num_key_value_heads"];
   attention.kvHeads = config.integer(kvHeads, 1, limits::heads, attention.qHeads);
   if (attention.qHeads % attention.kvHeads)
-    config.unsupported(config["num_attention_heads"],
-                       llvm::formatv("{0} is not a multiple of num_key_value_heads ({1})", attention.qHeads,
-                                     attention.kvHeads));
+    config.unsupported(
+        config["num_attention_heads"],
+        llvm::formatv("{0} is not a multiple of num_key_value_heads ({1})", attention.qHeads, attention.kvHeads));
   ConfigValue headDim = config["head_dim"];
   if (!headDim && model.hidden % attention.qHeads)
     config.unsupported(config["hidden_size"],
@@ -103,7 +107,8 @@ std::vector<std::string> readLayerTypes(ConfigReader &config, size_t layers, llv
     if (!config.ok())
       return {};
     if (!llvm::is_contained(allowed, type)) {
-      config.unsupported(item, "layer type " + JsonQuote(type) + " is not supported (" + llvm::join(allowed, ", ") + ")");
+      config.unsupported(item,
+                         "layer type " + JsonQuote(type) + " is not supported (" + llvm::join(allowed, ", ") + ")");
       return {};
     }
     types.push_back(std::move(type));
@@ -144,8 +149,8 @@ void readHybridLayers(ConfigReader &config, ModelConfig &model) {
 void readMoE(ConfigReader &config, const MoEConfig &defaults, ModelConfig &model) {
   ConfigValue experts = config["num_experts"], alias = config["num_local_experts"];
   if (experts && alias && config.integer(experts, 0, limits::experts) != config.integer(alias, 0, limits::experts))
-    config.unsupported(alias, llvm::formatv("{0} contradicts num_experts ({1})", alias.json->AsInteger(),
-                                            experts.json->AsInteger()));
+    config.unsupported(
+        alias, llvm::formatv("{0} contradicts num_experts ({1})", alias.json->AsInteger(), experts.json->AsInteger()));
   if (!experts)
     experts = alias;
   MoEConfig moe;
@@ -158,8 +163,8 @@ void readMoE(ConfigReader &config, const MoEConfig &defaults, ModelConfig &model
     config.unsupported(topK, llvm::formatv("{0} is more than num_experts ({1})", moe.topK, moe.experts));
   moe.intermediate = config.integer(config["moe_intermediate_size"], 1, limits::intermediate, defaults.intermediate);
   if (defaults.sharedIntermediate)
-    moe.sharedIntermediate = config.integer(config["shared_expert_intermediate_size"], 1, limits::intermediate,
-                                            defaults.sharedIntermediate);
+    moe.sharedIntermediate =
+        config.integer(config["shared_expert_intermediate_size"], 1, limits::intermediate, defaults.sharedIntermediate);
   moe.renormalize = config.boolean(config["norm_topk_prob"], defaults.renormalize);
   model.moe = moe;
 }

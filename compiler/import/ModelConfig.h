@@ -23,9 +23,9 @@ namespace limits {
 inline constexpr int64_t hidden = int64_t{1} << 17;
 inline constexpr int64_t intermediate = int64_t{1} << 20;
 inline constexpr int64_t vocab = int64_t{1} << 24;
-inline constexpr int64_t layers = 512;
+inline constexpr int64_t layers = 256;
 inline constexpr int64_t heads = 1024;
-inline constexpr int64_t keyHeads = 256;
+inline constexpr int64_t keyHeads = 128;
 inline constexpr int64_t headDim = 1024;
 inline constexpr int64_t convWidth = 16;
 inline constexpr int64_t experts = 8192;
@@ -66,8 +66,8 @@ struct MoEConfig {
 struct LayerConfig {
   bool deltaNet = false;
   bool moe = false;
-  int64_t window = 0;   // sliding attention; 0 sees everything
-  bool causal = true;   // false: rows of one draft block see each other
+  int64_t window = 0; // sliding attention; 0 sees everything
+  bool causal = true; // false: rows of one draft block see each other
 };
 
 /// A decoder: the target model, or a drafter's own layers.

@@ -29,8 +29,8 @@ void Program::output(StringRef name, Value value) {
 
 void Program::finish() {
   func::ReturnOp::create(builder, function.getLoc(), results);
-  function.setFunctionType(builder.getFunctionType(function.getBody().front().getArgumentTypes(),
-                                                   ValueRange(results).getTypes()));
+  function.setFunctionType(
+      builder.getFunctionType(function.getBody().front().getArgumentTypes(), ValueRange(results).getTypes()));
   function->setAttr(model_ir::kProgramAttr, function.getSymNameAttr());
   function->setAttr(model_ir::kInputsAttr, builder.getArrayAttr(inputNames));
   function->setAttr(model_ir::kOutputsAttr, builder.getArrayAttr(outputNames));
@@ -81,15 +81,16 @@ static void buildTarget(ModuleOp module, SymbolTable &params, const ImportedMode
   }
   if (verify) {
     graph.at("accept");
-    auto accept = model_ir::AcceptOp::create(graph.builder, graph.loc, graph.ids(), graph.ids(), next, ids, graph.batch);
+    auto accept =
+        model_ir::AcceptOp::create(graph.builder, graph.loc, graph.ids(), graph.ids(), next, ids, graph.batch);
     program.output("accepted", accept.getAccepted());
     program.output("emitted", accept.getEmitted());
   }
   program.finish();
 }
 
-/// The MTP head: the embedding of the next token beside the normed hidden state of this one, through one attention layer
-/// (model specification, 11).
+/// The MTP head: the embedding of the next token beside the normed hidden state of this one, through one attention
+/// layer (model specification, 11).
 static void buildMtp(ModuleOp module, SymbolTable &params, const ImportedModel &model) {
   const ModelConfig &target = model.target;
   Program program(module, params, model.element, "draft_mtp", model.maxRows);

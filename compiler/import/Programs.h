@@ -1,4 +1,9 @@
 //===- Programs.h - the programs of a plan --------------------------------===//
+//
+// A program is one function of the module: the target's `step` and `verify`, the MTP head's `draft_mtp`, a drafter's
+// two. They share params and caches by name, and nothing else.
+//
+//===----------------------------------------------------------------------===//
 
 #ifndef QWEN_COMPILER_IMPORT_PROGRAMS_H
 #define QWEN_COMPILER_IMPORT_PROGRAMS_H

@@ -80,8 +80,9 @@ RopeConfig readRope(ConfigReader &config, int64_t headDim, double defaultPartial
   double fraction = config.number(partial, 0, 1, defaultPartial);
   int64_t dim = int64_t(double(headDim) * fraction);
   if (dim < 2 || dim % 2)
-    config.unsupported(partial, llvm::formatv("rotates {0} of {1} channels of a head, which is not an even number above 0",
-                                              dim, headDim));
+    config.unsupported(
+        partial,
+        llvm::formatv("rotates {0} of {1} channels of a head, which is not an even number above 0", dim, headDim));
 
   ConfigValue type = pick("rope_type", false);
   if (!type)

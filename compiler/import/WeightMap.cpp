@@ -262,8 +262,8 @@ void WeightMap::declareModel(const ModelConfig &model) {
   if (model.tiedEmbeddings) {
     auto loc = NameLoc::get(builder.getStringAttr("lm_head"));
     ir::model::ParamOp::create(builder, loc, builder.getStringAttr("lm_head"),
-                               TypeAttr::get(weightType({model.vocab, model.hidden}, {})), builder.getStringAttr("model"),
-                               builder.getStringAttr("none"), builder.getArrayAttr({}),
+                               TypeAttr::get(weightType({model.vocab, model.hidden}, {})),
+                               builder.getStringAttr("model"), builder.getStringAttr("none"), builder.getArrayAttr({}),
                                FlatSymbolRefAttr::get(builder.getContext(), "embed"));
   } else {
     linear(model, "lm_head", "model", "lm_head", model.vocab, model.hidden);

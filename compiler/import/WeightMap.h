@@ -3,9 +3,9 @@
 // Declares a `model.param` for every weight: its canonical name and shape, and as `sources` the rectangles of named
 // tensors that make it up. No weight file is opened; whoever loads one checks the map against its headers.
 //
-// A tensor or a weight is seen as a matrix: its last dimension is the columns, all others are rows, a vector is one row.
-// Fused and per-expert experts are two alternatives; the interleaved rows of Qwen3-Next are many pieces of one tensor;
-// tied heads are an alias.
+// A tensor or a weight is seen as a matrix: its last dimension is the columns, all others are rows, a vector is one
+// row. Fused and per-expert experts are two alternatives; the interleaved rows of Qwen3-Next are many pieces of one
+// tensor; tied heads are an alias.
 //
 //===----------------------------------------------------------------------===//
 
@@ -56,7 +56,8 @@ private:
   void param(const std::string &name, const std::string &group, llvm::StringRef transform, mlir::RankedTensorType type,
              const std::vector<Alternative> &sources);
   /// A norm: f32, of 1 + w when the model centres them on zero.
-  void norm(const std::string &name, const std::string &group, const std::string &tensor, int64_t channels, bool centred);
+  void norm(const std::string &name, const std::string &group, const std::string &tensor, int64_t channels,
+            bool centred);
   void vector(const std::string &name, const std::string &group, const std::string &tensor, int64_t channels);
   /// A linear that may be quantised. `module` is the tensor's name without `.weight`; `runs` are the rows of it, all of
   /// them when empty; `storedRows` is how many it has.

@@ -22,8 +22,6 @@ struct Epilogue : FusionPattern<AddOp> {
       return rewriter.notifyMatchFailure(add, "x is summed over the ranks after its projection");
     if (!isa_and_nonnull<LinearOp, ExpertsOp, kernel::DispatchOp>(producer))
       return rewriter.notifyMatchFailure(add, "x is from neither a linear nor experts");
-    if (!producer->hasOneUse())
-      return rewriter.notifyMatchFailure(producer, "something else than the residual add reads the projection");
     Operation *last = producer;
     StringRef family = isa<ExpertsOp>(producer) ? "experts" : "linear";
     if (auto dispatch = dyn_cast<kernel::DispatchOp>(producer)) {
@@ -36,6 +34,8 @@ struct Epilogue : FusionPattern<AddOp> {
       if (!isa_and_nonnull<LinearOp, ExpertsOp, CombineOp>(last))
         return rewriter.notifyMatchFailure(dispatch, "ends in an epilogue already");
     }
+    if (!producer->hasOneUse())
+      return rewriter.notifyMatchFailure(producer, "something else than the residual add reads the projection");
     return formDispatch(rewriter, family, {producer, add}, producer);
   }
 };

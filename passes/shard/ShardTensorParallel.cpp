@@ -542,9 +542,9 @@ struct ShardTensorParallel : impl::ShardTensorParallelBase<ShardTensorParallel> 
 
   LogicalResult shard(ModuleOp module) {
     if (tp < 1 || tp > 8)
-      return module.emitError("tp is ") << tp << ", must be 1 to 8";
+      return module.emitError("tp is ") << tp.getValue() << ", must be 1 to 8";
     if (moe != "tp" && moe != "ep")
-      return module.emitError("moe is \"") << moe << "\", must be tp or ep";
+      return module.emitError("moe is \"") << moe.getValue() << "\", must be tp or ep";
     if (module->hasAttr(kRanksAttr))
       return module.emitError("is sharded already");
     Builder builder(&getContext());
@@ -572,7 +572,7 @@ struct ShardTensorParallel : impl::ShardTensorParallelBase<ShardTensorParallel> 
       program.erase();
     }
     if (dropCollective > 0 && !dropped)
-      return module.emitError("no program has ") << dropCollective << " all_reduce ops to drop the last of";
+      return module.emitError("no program has ") << dropCollective.getValue() << " all_reduce ops to drop the last of";
     return success();
   }
 };

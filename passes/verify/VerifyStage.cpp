@@ -118,7 +118,7 @@ struct VerifyStage : impl::VerifyStageBase<VerifyStage> {
   void runOnOperation() override {
     std::optional<Stage> known = stageNamed(stage);
     if (!known) {
-      getOperation().emitError("stage \"") << stage << "\" is none of import, shard, fuse, select, memory";
+      getOperation().emitError("stage \"") << stage.getValue() << "\" is none of import, shard, fuse, select, memory";
       return signalPassFailure();
     }
     if (failed(StageChecker{getOperation(), *known, stage}.run()))

@@ -81,6 +81,10 @@ StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) {
 }
 
 Status WriteFileAtomic(const std::string& path, std::string_view bytes, bool overwrite) {
+  return WriteFileAtomic(path, std::span(&bytes, 1), overwrite);
+}
+
+Status WriteFileAtomic(const std::string& path, std::span<const std::string_view> parts, bool overwrite) {
   std::string target = path;
   struct stat info;
   bool exists = lstat(path.c_str(), &info) == 0;
@@ -106,7 +110,9 @@ Status WriteFileAtomic(const std::string& path, std::string_view bytes, bool ove
   if (raw < 0) return SystemError(path, "cannot create a file in its folder", errno);
   Descriptor fd(raw);
 
-  Status status = WriteAll(fd.get(), bytes, path);
+  Status status;
+  for (std::string_view part : parts)
+    if (status.ok()) status = WriteAll(fd.get(), part, path);
   if (status.ok() && exists && fchmod(fd.get(), info.st_mode & 07777) != 0)
     status = SystemError(path, "cannot set its mode", errno);
   if (status.ok() && fsync(fd.get()) != 0) status = SystemError(path, "cannot sync", errno);

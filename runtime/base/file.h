@@ -3,6 +3,7 @@
 #define QWEN_RUNTIME_BASE_FILE_H_
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,8 @@ StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes);
 /// also after a crash. On failure nothing is left behind. A file that exists is refused (kInvalidArgument) unless
 /// `overwrite`; a link is followed; what is not a regular file is never replaced.
 Status WriteFileAtomic(const std::string& path, std::string_view bytes, bool overwrite);
+/// The same, of parts that lie one behind the other in the file.
+Status WriteFileAtomic(const std::string& path, std::span<const std::string_view> parts, bool overwrite);
 
 }  // namespace qwen
 

@@ -491,7 +491,8 @@ Status CheckFlagTable(const FlagTable& table) {
   for (const FlagRow& row : table.flags) {
     for (std::string_view word : Words(row.commands))
       if (word != "*" && !FindCommand(table, word)) return wrong(row.name, fmt::format("no command {}", word));
-    if (row.group.empty() || row.help.empty() || row.help.ends_with('.')) return wrong(row.name, "group or sentence");
+    bool full_stop = row.help.ends_with('.') && !row.help.ends_with("...");
+    if (row.group.empty() || row.help.empty() || full_stop) return wrong(row.name, "group or sentence");
     bool number = row.type == FlagType::kInt || row.type == FlagType::kReal || row.type == FlagType::kSize;
     if (row.type != FlagType::kBool && row.unit.empty()) return wrong(row.name, "no unit");
     if (!number && !row.range.empty()) return wrong(row.name, "a range without a number");

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
-
 #include <nlohmann/json.hpp>
 
 namespace qwen {
@@ -66,13 +65,20 @@ const Json* Json::Find(std::string_view key) const {
 
 const char* Json::KindName() const {
   switch (kind()) {
-    case Kind::kNull: return "null";
-    case Kind::kBool: return "a boolean";
-    case Kind::kInteger: return "an integer";
-    case Kind::kNumber: return "a number with a fraction or an exponent";
-    case Kind::kString: return "a string";
-    case Kind::kArray: return "an array";
-    case Kind::kObject: return "an object";
+    case Kind::kNull:
+      return "null";
+    case Kind::kBool:
+      return "a boolean";
+    case Kind::kInteger:
+      return "an integer";
+    case Kind::kNumber:
+      return "a number with a fraction or an exponent";
+    case Kind::kString:
+      return "a string";
+    case Kind::kArray:
+      return "an array";
+    case Kind::kObject:
+      return "an object";
   }
   return "nothing";
 }
@@ -132,7 +138,8 @@ class Builder {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while parsing value - ..."
     std::string why = e.what();
     if (size_t at = why.find("] "); at != std::string::npos) why.erase(0, at + 2);
-    if (size_t at = why.find(": "); at != std::string::npos && why.rfind("parse error at", 0) == 0) why.erase(0, at + 2);
+    if (size_t at = why.find(": "); at != std::string::npos && why.rfind("parse error at", 0) == 0)
+      why.erase(0, at + 2);
     if (size_t at = why.find("; last read"); at != std::string::npos) why.resize(at);
     std::string quoted = JsonQuote(why.substr(0, 160));
     error_ = "byte " + std::to_string(position) + ": " + quoted.substr(1, quoted.size() - 2);
@@ -245,13 +252,27 @@ std::string JsonQuote(std::string_view text) {
       i += length;
     } else {
       switch (c) {
-        case '"': out += "\\\""; break;
-        case '\\': out += "\\\\"; break;
-        case '\b': out += "\\b"; break;
-        case '\f': out += "\\f"; break;
-        case '\n': out += "\\n"; break;
-        case '\r': out += "\\r"; break;
-        case '\t': out += "\\t"; break;
+        case '"':
+          out += "\\\"";
+          break;
+        case '\\':
+          out += "\\\\";
+          break;
+        case '\b':
+          out += "\\b";
+          break;
+        case '\f':
+          out += "\\f";
+          break;
+        case '\n':
+          out += "\\n";
+          break;
+        case '\r':
+          out += "\\r";
+          break;
+        case '\t':
+          out += "\\t";
+          break;
         default:
           if (c < 0x20 || c == 0x7F) {
             AppendEscaped(&out, c);

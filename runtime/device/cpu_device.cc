@@ -49,8 +49,12 @@ class CpuDevice : public Device {
     return Memory(static_cast<uint8_t*>(at), [length](uint8_t* p) { munmap(p, length); });
   }
 
-  void CopyIn(void* to, const uint8_t* from, int64_t bytes) override { std::memcpy(to, from, bytes); }
-  void CopyOut(uint8_t* to, const void* from, int64_t bytes) override { std::memcpy(to, from, bytes); }
+  void CopyIn(void* to, const uint8_t* from, int64_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+  void CopyOut(uint8_t* to, const void* from, int64_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
 
   StatusOr<std::unique_ptr<const Kernel>> Load(const plan::Kernel& kernel) override {
     constexpr const char* kHint = "the plan was made for another build; compile it again";

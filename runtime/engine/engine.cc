@@ -26,14 +26,15 @@ Engine::Engine(const plan::Plan& plan, std::unique_ptr<exec::Executor> executor,
 
 int Engine::max_sequences() const { return std::min(pools_.slots.count(), capacity_.max_num_seqs); }
 
-Status Engine::CheckPrompt(std::span<const int32_t> tokens) const {
+Status CheckPrompt(const plan::Plan& plan, std::span<const int32_t> tokens) {
+  const int64_t vocab = plan.model.vocab, max_model_len = plan.model.max_model_len;
   if (tokens.empty()) return InvalidArgumentError("the prompt has no tokens");
-  if (static_cast<int64_t>(tokens.size()) > max_model_len())
-    return InvalidArgumentError(fmt::format("the prompt has {} tokens, the plan takes {}", tokens.size(), max_model_len()),
+  if (static_cast<int64_t>(tokens.size()) > max_model_len)
+    return InvalidArgumentError(fmt::format("the prompt has {} tokens, the plan takes {}", tokens.size(), max_model_len),
                                 "compile with a larger --max-model-len");
   for (size_t i = 0; i < tokens.size(); ++i)
-    if (tokens[i] < 0 || tokens[i] >= vocab())
-      return InvalidArgumentError(fmt::format("token {} is {}, the vocabulary has {}", i, tokens[i], vocab()));
+    if (tokens[i] < 0 || tokens[i] >= vocab)
+      return InvalidArgumentError(fmt::format("token {} is {}, the vocabulary has {}", i, tokens[i], vocab));
   return {};
 }
 

@@ -32,6 +32,9 @@ struct StepEntry {
   int first_row = 0, first_logit_row = 0, short_index = -1;
 };
 
+/// kInvalidArgument with both numbers when a token is no id of the vocabulary or the prompt is empty or too long.
+Status CheckPrompt(const plan::Plan& plan, std::span<const int32_t> tokens);
+
 class Engine {
  public:
   /// Loads nothing: `executor` has the weights and pools of `num_pages` and `num_slots`. `plan` outlives the engine.
@@ -44,9 +47,6 @@ class Engine {
   /// kResourceExhausted and kInvalidArgument leave the sequences as they were; any other failure poisons them. Outputs
   /// are valid until the next call.
   StatusOr<exec::Outputs> Step(std::span<StepEntry> entries);
-
-  /// kInvalidArgument with both numbers when a token is no id of the vocabulary or the prompt is empty or too long.
-  Status CheckPrompt(std::span<const int32_t> tokens) const;
 
   const plan::Plan& plan() const { return plan_; }
   const plan::Capacity& capacity() const { return capacity_; }

@@ -39,7 +39,7 @@ StatusOr<std::vector<Generated>> Generate(Engine& engine, std::span<const std::v
   QWEN_RETURN_IF_ERROR(CheckSampling(options.sampling));
   for (size_t i = 0; i < prompts.size(); ++i) {
     std::string where = prompts.size() > 1 ? fmt::format("prompt {}", i) : "prompt";
-    QWEN_RETURN_IF_ERROR(engine.CheckPrompt(prompts[i]).Annotate(where));
+    QWEN_RETURN_IF_ERROR(CheckPrompt(engine.plan(), prompts[i]).Annotate(where));
   }
   const kernels::SampleParams sample = MakeSampleParams(options.sampling);
   std::vector<Generated> results(prompts.size());

@@ -76,7 +76,7 @@ std::vector<int> SplitRule::Calls(size_t index, int64_t tokens) const {
 Status RunLogits(Engine& engine, std::span<const std::vector<int32_t>> cases, const LogitsOptions& options,
                  const std::function<void(size_t, int64_t, std::span<const float>)>& sink) {
   for (size_t i = 0; i < cases.size(); ++i)
-    QWEN_RETURN_IF_ERROR(engine.CheckPrompt(cases[i]).Annotate(fmt::format("case {}", i)));
+    QWEN_RETURN_IF_ERROR(CheckPrompt(engine.plan(), cases[i]).Annotate(fmt::format("case {}", i)));
   const int max_rows = std::min(engine.capacity().max_num_batched_tokens, engine.capacity().max_logit_rows);
   const size_t vocab = static_cast<size_t>(engine.vocab());
   const size_t at_once = options.batch ? static_cast<size_t>(engine.max_sequences()) : 1;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 #include <map>
 
@@ -160,11 +161,10 @@ Status CpuExecutor::Init() {
     Status status = InitRank(rank);
     if (!status.ok()) return plan_.tp == 1 ? status : std::move(status).Annotate(fmt::format("rank {}", rank));
   }
-  for (const Rank& rank : ranks_)
-    for (const auto& [name, program] : ranks_[0].programs)
-      if (rank.programs.size() != ranks_[0].programs.size() || !rank.programs.contains(name))
-        return DataLossError(fmt::format("program {}: rank 0 has {} programs, another rank {}", name,
-                                         ranks_[0].programs.size(), rank.programs.size()));
+  for (const auto& [name, program] : ranks_[0].programs)
+    for (int rank = 1; rank < plan_.tp; ++rank)
+      if (!ranks_[rank].programs.contains(name))
+        return DataLossError(fmt::format("program {}: rank {} does not have it", name, rank));
   QWEN_RETURN_IF_ERROR(CheckCollectives());
 
   comm_ = comm::MakeShm(plan_.tp, threads_, options.spins);
@@ -223,6 +223,9 @@ Status CpuExecutor::InitRank(int index) {
                                    .spec = kernels::ToFields(spec)});
     if (!fold.ok()) return fold.status().Annotate(fmt::format("state {}", layer.name));
     saved.fold = *std::move(fold);
+    kernels::Workspace need = saved.fold->info->workspace(saved.fold->spec.get(), 1);
+    scratch_bytes = std::max(scratch_bytes, need.scratch);
+    shared_bytes = std::max(shared_bytes, need.shared);
     fold_bytes = std::max(fold_bytes, saved.base_bytes);
     rank.saved_bytes += saved.bytes();
     rank.saved_layers.push_back(std::move(saved));
@@ -282,8 +285,8 @@ Status CpuExecutor::CheckWorkspace(const plan::Program& program, const Rank& ran
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const int32_t index = program.steps[i].kernel;
     if (index < 0 || static_cast<size_t>(index) >= rank.kernels.size() || !rank.kernels[index])
-      return DataLossError(fmt::format("step {} uses kernel {}, the plan has {}, and not all for cpu", i, index,
-                                       rank.kernels.size()));
+      return DataLossError(fmt::format("step {}: kernel {}, the plan has {} for cpu", i, index,
+                                       std::ranges::count_if(rank.kernels, [](const auto& k) { return k != nullptr; })));
     const device::Kernel& kernel = *rank.kernels[index];
     kernels::Workspace need = kernel.info->workspace(kernel.spec.get(), plan_.capacity.max_num_batched_tokens);
     if (need.scratch > program.scratch_bytes || need.shared > program.shared_bytes)
@@ -420,8 +423,9 @@ Status CpuExecutor::CheckCollectives() const {
                                          want.size()));
       for (size_t i = 0; i < want.size(); ++i) {
         if (have[i]->kernel->info != want[i]->kernel->info || have[i]->part != want[i]->part)
-          return DataLossError(fmt::format("program {}: collective {} of rank {} is {}, of rank 0 {}", name, i, r,
-                                           have[i]->kernel->info->entry, want[i]->kernel->info->entry));
+          return DataLossError(fmt::format("program {}: collective {} of rank {} is {}, of rank 0 {}{}", name, i, r,
+                                           have[i]->kernel->info->entry, want[i]->kernel->info->entry,
+                                           have[i]->part != want[i]->part ? " over other rows" : ""));
         if (have[i]->args.empty() || !have[i]->args[0])
           return DataLossError(fmt::format("program {}: collective {} of rank {} has no argument 0", name, i, r));
       }
@@ -531,8 +535,9 @@ struct SlotBatch {
 };
 
 void CpuExecutor::SaveSlot(int slot, int position, int ring_fill, std::span<uint8_t> to) const {
+  assert(0 <= slot && slot < options_.num_slots && static_cast<int64_t>(to.size()) == slot_copy_bytes());
   if (position == 0) {  // nothing was ever written: the slot's bytes are another sequence's
-    std::memset(to.data(), 0, to.size());
+    std::ranges::fill(to, uint8_t{0});
     return;
   }
   SlotBatch sequence(slot, position, ring_fill);
@@ -540,13 +545,15 @@ void CpuExecutor::SaveSlot(int slot, int position, int ring_fill, std::span<uint
   for (const Rank& rank : ranks_) {
     device::Program fold;
     fold.state = StateOf(*rank.state);
+    fold.steps.resize(1);
+    fold.steps[0].part = plan::Part::kShort;
     for (const SavedLayer& layer : rank.saved_layers) {
       uint8_t* pool = rank.slots.get() + layer.offset;
       const uint8_t* mine = pool + slot * rank.state->slot_bytes;
-      fold.steps = {{.kernel = layer.fold.get(),
-                     .args = {pool, rank.fold_out.get()},
-                     .part = plan::Part::kShort,
-                     .waits = false}};
+      fold.steps[0].kernel = layer.fold.get();
+      fold.steps[0].args.resize(kernels::kGdnFoldArgs);
+      fold.steps[0].args[kernels::kGdnFoldState] = pool;
+      fold.steps[0].args[kernels::kGdnFoldBase] = rank.fold_out.get();
       rank.device->Run(fold, sequence.View(), *comm_);
       rank.device->CopyOut(at, rank.fold_out.get(), layer.base_bytes);
       at += layer.base_bytes;
@@ -561,6 +568,7 @@ void CpuExecutor::SaveSlot(int slot, int position, int ring_fill, std::span<uint
 }
 
 void CpuExecutor::LoadSlot(int slot, int position, std::span<const uint8_t> from) {
+  assert(0 <= slot && slot < options_.num_slots && static_cast<int64_t>(from.size()) == slot_copy_bytes());
   if (position == 0) return;  // R = P: neither S0 nor a conv row is read
   const uint8_t* at = from.data();
   for (const Rank& rank : ranks_) {
@@ -579,6 +587,7 @@ void CpuExecutor::LoadSlot(int slot, int position, std::span<const uint8_t> from
 }
 
 void CpuExecutor::SavePage(int page, std::span<uint8_t> to) const {
+  assert(0 <= page && page < options_.num_pages && static_cast<int64_t>(to.size()) == page_bytes());
   uint8_t* at = to.data();
   for (const Rank& rank : ranks_) {
     rank.device->CopyOut(at, rank.pages.get() + page * rank.state->page_bytes, rank.state->page_bytes);
@@ -587,6 +596,7 @@ void CpuExecutor::SavePage(int page, std::span<uint8_t> to) const {
 }
 
 void CpuExecutor::LoadPage(int page, std::span<const uint8_t> from) {
+  assert(0 <= page && page < options_.num_pages && static_cast<int64_t>(from.size()) == page_bytes());
   const uint8_t* at = from.data();
   for (const Rank& rank : ranks_) {
     rank.device->CopyIn(rank.pages.get() + page * rank.state->page_bytes, at, rank.state->page_bytes);

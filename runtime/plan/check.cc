@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "runtime/base/json.h"
 #include "runtime/plan/layout.h"
 #include "runtime/plan/safetensors.h"
 
@@ -21,10 +22,12 @@ namespace {
 
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 constexpr size_t kMaxName = 1024;    // bytes
+constexpr size_t kMaxPath = 4096;
 constexpr size_t kMaxDims = 8;
 constexpr size_t kMaxRanges = 64;    // slices of one dimension
 constexpr int32_t kMaxCapacity = 1 << 24;
 constexpr int32_t kMaxRows = 1024;   // rows of a short sequence
+constexpr int64_t kMaxExperts = 1 << 16;
 constexpr int32_t kMaxHeads = 1 << 16, kMaxHeadDim = 1 << 16;
 
 template <class... Args>
@@ -32,15 +35,19 @@ Status Fail(fmt::format_string<Args...> format, Args&&... args) {
   return DataLossError("section " + fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// Names reach terminals and logs.
+/// Names reach terminals and logs: UTF-8 without control characters. That is what a JSON literal shows as it is but for
+/// quotes and backslashes.
+bool IsPrintable(const std::string& name) {
+  const auto escaped = std::count_if(name.begin(), name.end(), [](char c) { return c == '"' || c == '\\'; });
+  return JsonQuote(name).size() == name.size() + static_cast<size_t>(escaped) + 2;
+}
+
 Status CheckName(const std::string& name, const char* section, const char* what, bool may_be_empty = false) {
   if (name.empty() && !may_be_empty) return Fail("{}: {} has no name", section, what);
   if (name.size() > kMaxName)
     return Fail("{}: the name of {} has {} bytes, at most {}", section, what, name.size(), kMaxName);
-  for (char c : name)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
-      return Fail("{}: the name of {} has the control character {:#04x}", section, what,
-                  static_cast<int>(static_cast<unsigned char>(c)));
+  if (!IsPrintable(name))
+    return Fail("{}: the name of {} is not printable: {}", section, what, JsonQuote(name));
   return Status();
 }
 
@@ -62,7 +69,9 @@ Status CheckModel(const Plan& plan) {
   for (int64_t id : m.eos_ids) QWEN_RETURN_IF_ERROR(CheckRange(id, 0, kMaxInt32, "model", "an eos id"));
   for (const std::string& prefix : m.prefixes)
     QWEN_RETURN_IF_ERROR(CheckName(prefix, "model", "a prefix", /*may_be_empty=*/true));
-  QWEN_RETURN_IF_ERROR(CheckName(m.weights_dir, "model", "weights_dir", /*may_be_empty=*/true));
+  // A path may be any bytes.
+  if (m.weights_dir.size() > kMaxPath || m.weights_dir.find('\0') != std::string::npos)
+    return Fail("model: weights_dir has {} bytes, at most {} and none of them 0", m.weights_dir.size(), kMaxPath);
   if (m.weights_dir.rfind('/', 0) == 0) return Fail("model: weights_dir is absolute, want relative to the plan");
 
   const Capacity& c = plan.capacity;
@@ -116,7 +125,7 @@ Status CheckPiece(const Weight& weight, int64_t matrix_rows, int64_t matrix_cols
   if (p.dtypes.empty()) return Fail("weights: {}: no type is accepted", what);
   for (const std::string& dtype : p.dtypes)
     if (!SafetensorsType(dtype)) return Fail("weights: {}: type {:?} is unknown", what, dtype);
-  QWEN_RETURN_IF_ERROR(CheckRange(p.e_count, 1, kMaxInt32, "weights", what + ": e_count"));
+  QWEN_RETURN_IF_ERROR(CheckRange(p.e_count, 1, kMaxExperts, "weights", what + ": e_count"));
   if (p.e_count > 1 && p.tensor.find("{e}") == std::string::npos)
     return Fail("weights: {}: stands for {} tensors, but has no {{e}}", what, p.e_count);
   if (p.shape.size() > kMaxDims)
@@ -125,18 +134,18 @@ Status CheckPiece(const Weight& weight, int64_t matrix_rows, int64_t matrix_cols
                         p.dst_row_step})
     QWEN_RETURN_IF_ERROR(CheckRange(value, 0, kMaxBytes, "weights", what + ": a row or column"));
   const std::optional<int64_t> stored = CheckedProduct(p.shape);
-  const std::optional<int64_t> viewed = CheckedProduct({{p.view_rows, p.view_cols}});
+  const std::optional<int64_t> viewed = CheckedProduct({p.view_rows, p.view_cols});
   if (!stored || stored != viewed)
     return Fail("weights: {}: is seen as {} x {}, which is not its shape", what, p.view_rows, p.view_cols);
   // Every value is at most 2^48, so that sums of two cannot overflow.
   if (p.src_row + p.rows > p.view_rows || p.src_col + p.cols > p.view_cols)
     return Fail("weights: {}: takes rows [{}, {}) and columns [{}, {}) of {} x {}", what, p.src_row, p.src_row + p.rows,
                 p.src_col, p.src_col + p.cols, p.view_rows, p.view_cols);
-  const std::optional<int64_t> steps = CheckedProduct({{p.e_count - 1, p.dst_row_step}});
+  const std::optional<int64_t> steps = CheckedProduct({p.e_count - 1, p.dst_row_step});
   if (!steps || *steps + p.dst_row + p.rows > matrix_rows || p.dst_col + p.cols > matrix_cols)
     return Fail("weights: {}: goes to rows [{}, {}) x {} every {} and columns [{}, {}) of {} x {}", what, p.dst_row,
                 p.dst_row + p.rows, p.e_count, p.dst_row_step, p.dst_col, p.dst_col + p.cols, matrix_rows, matrix_cols);
-  const std::optional<int64_t> filled = CheckedProduct({{p.e_count, p.rows, p.cols}});
+  const std::optional<int64_t> filled = CheckedProduct({p.e_count, p.rows, p.cols});
   if (!filled) return Fail("weights: {}: is larger than {} elements", what, kMaxBytes);
   *elements += *filled;
   return Status();

@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "runtime/base/log.h"
+#include "runtime/base/json.h"
 #include "runtime/plan/digest.h"
 #include "runtime/plan/layout.h"
 
@@ -55,11 +55,13 @@ std::string Short(double count) {
 
 // --- JSON as text ----------------------------------------------------------------------------------------------------
 
+constexpr size_t kLineWidth = 160;  // a step fits
+
 /// Indented, but what fits on a line stays on one: a step, a shape, a slice.
 void Print(const OrderedJson& value, size_t indent, std::string* out) {
   std::string line = value.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
   const bool nested = value.is_structured() && !value.empty();
-  if (!nested || indent + line.size() <= 118) {
+  if (!nested || indent + line.size() <= kLineWidth) {
     // "a":1,"b":2 with a blank behind each comma and colon, outside of strings.
     bool quoted = false;
     for (size_t i = 0; i < line.size(); ++i) {
@@ -250,7 +252,6 @@ class Table {
     Add(std::move(head));
   }
   void Add(std::vector<std::string> cells) {
-    for (std::string& cell : cells) cell = EscapeControl(cell);
     rows_.push_back(std::move(cells));
   }
   std::string Text() const {
@@ -260,8 +261,10 @@ class Table {
     std::string out;
     for (const auto& row : rows_) {
       std::string line;
-      for (size_t c = 0; c < row.size(); ++c)
-        line += fmt::format("{}{:{}{}}", c ? "  " : "", row[c], right_[c] ? '>' : '<', widths[c]);
+      for (size_t c = 0; c < row.size(); ++c) {
+        const std::string padding(widths[c] - row[c].size(), ' ');
+        line += (c ? "  " : "") + (right_[c] ? padding + row[c] : row[c] + padding);
+      }
       line.erase(line.find_last_not_of(' ') + 1);
       out += line + "\n";
     }
@@ -379,26 +382,27 @@ std::string DumpJson(const Plan& plan) {
 std::string DumpSummary(const Plan& plan) {
   const Model& m = plan.model;
   const Capacity& c = plan.capacity;
-  std::string out = fmt::format("plan       version {}, {}, digest {}\n", kPlanVersion, plan.producer, Hex(plan.digest));
-  out += fmt::format("model      {} {}, {} layers, hidden {}, vocab {}, up to {} tokens\n", m.family,
-                     DTypeName(m.dtype), m.layers, m.hidden, m.vocab, m.max_model_len);
-  out += fmt::format("weights    {} in {:?}, digest {}\n", plan.weights.size(),
-                     m.weights_dir.empty() ? "." : m.weights_dir, Hex(plan.weights_digest));
-  out += fmt::format("capacity   {} sequences, {} tokens, {} logit rows, {} rows a short sequence\n", c.max_num_seqs,
-                     c.max_num_batched_tokens, c.max_logit_rows > 0 ? c.max_logit_rows : c.max_num_batched_tokens,
-                     c.max_rows);
-  out += fmt::format("targets    {}; {} rank{}\n", fmt::join(plan.targets, ", "), plan.tp, plan.tp == 1 ? "" : "s");
-  for (const State& s : plan.states) {
-    const size_t rank = &s - plan.states.data();
-    out += fmt::format("state      rank {}: page {} of {} tokens in {} layers, slot {} in {} layers\n", rank,
-                       Human(s.page_bytes), kPageTokens, s.kv_layers.size(), Human(s.slot_bytes),
-                       s.delta_layers.size());
+  std::string out;
+  auto line = [&out](const char* what, const std::string& text) {
+    out += fmt::format("{:<11}{}\n", what, text);
+  };
+  line("plan", fmt::format("version {}, {}, digest {}", kPlanVersion, plan.producer, Hex(plan.digest)));
+  line("model", fmt::format("{} {}, {} layers, hidden {}, vocab {}, up to {} tokens", m.family, DTypeName(m.dtype),
+                            m.layers, m.hidden, m.vocab, m.max_model_len));
+  line("weights", fmt::format("{} in {}, digest {}", plan.weights.size(),
+                              JsonQuote(m.weights_dir.empty() ? "." : m.weights_dir), Hex(plan.weights_digest)));
+  line("capacity", fmt::format("{} sequences, {} tokens, {} logit rows, {} rows a short sequence", c.max_num_seqs,
+                               c.max_num_batched_tokens,
+                               c.max_logit_rows > 0 ? c.max_logit_rows : c.max_num_batched_tokens, c.max_rows));
+  line("targets", fmt::format("{}; {} rank{}", fmt::join(plan.targets, ", "), plan.tp, plan.tp == 1 ? "" : "s"));
+  for (size_t rank = 0; rank < plan.states.size(); ++rank) {
+    const State& s = plan.states[rank];
+    line("state", fmt::format("rank {}: page {} of {} tokens in {} layers, slot {} in {} layers", rank,
+                              Human(s.page_bytes), kPageTokens, s.kv_layers.size(), Human(s.slot_bytes),
+                              s.delta_layers.size()));
   }
   for (const Blob& b : plan.blobs)
-    out += fmt::format("blob       {}, {}\n", Name(kBlobNames, b.kind), Human(static_cast<int64_t>(b.bytes.size())));
-  out = EscapeControl(out);
-  // EscapeControl takes line ends for control characters as well.
-  for (size_t at; (at = out.find("\\x0a")) != std::string::npos;) out.replace(at, 4, "\n");
+    line("blob", fmt::format("{}, {}", Name(kBlobNames, b.kind), Human(static_cast<int64_t>(b.bytes.size()))));
 
   Table programs({{"program", false}, {"target", false}, {"rank", true}, {"steps", true}, {"barriers a layer", true},
                   {"arena", true}, {"scratch a thread", true}, {"shared", true}});
@@ -424,7 +428,7 @@ std::string DumpSummary(const Plan& plan) {
   for (int32_t rank = 0; rank < plan.tp; ++rank) {
     int64_t count = 0, bytes = 0, net = 0;
     for (const Packed& p : plan.packed)
-      if (p.rank == rank) ++count, bytes += p.bytes, net += p.net_bytes;
+      if (p.rank == rank) ++count, bytes = AddBytes(bytes, p.bytes), net = AddBytes(net, p.net_bytes);
     ranks.Add({std::to_string(rank), std::to_string(count), Human(bytes), Human(net)});
   }
   return out + "\n" + ranks.Text();
@@ -450,11 +454,10 @@ std::string DumpSteps(const Plan& plan, const StepsOptions& options) {
   std::string out;
   for (const Program* program : Chosen(plan, options)) {
     const Floor floor = FloorOf(*program, options);
-    out += EscapeControl(fmt::format("{}program {}, {}, rank {}: {} steps; a decode token moves {} and takes {} flops",
-                                     out.empty() ? "" : "\n", program->name, program->target, program->rank,
-                                     program->steps.size(), Human(floor.bytes),
-                                     Short(static_cast<double>(floor.flops))));
-    if (out[0] == '\\') out = "\n" + out.substr(4);
+    if (!out.empty()) out += "\n";
+    out += fmt::format("program {}, {}, rank {}: {} steps; a decode token moves {} and takes {} flops",
+                                     program->name, program->target, program->rank, program->steps.size(),
+                                     Human(floor.bytes), Short(static_cast<double>(floor.flops)));
     out += fmt::format("\nfloor at {:.1f} GB/s and {:.1f} Gflop/s: {:.1f} us\n", options.bytes_per_second / 1e9,
                        options.flops_per_second / 1e9, floor.total * 1e6);
     Table table({{"step", true}, {"", false}, {"part", false}, {"origin", false}, {"kernel", false}, {"bytes", true},
@@ -469,10 +472,10 @@ std::string DumpSteps(const Plan& plan, const StepsOptions& options) {
     out += table.Text();
     out += "| waits for a barrier, = meets the other ranks\nsteps by family:";
     for (const auto& [family, count] : StepsByFamily(plan, *program))
-      out += fmt::format(" {} {}", EscapeControl(family), count);
+      out += fmt::format(" {} {}", family, count);
     const std::vector<LayerBarriers> barriers = CountBarriers(plan, *program);
     out += fmt::format("\nbarriers: at most {} a layer;", MostBarriers(barriers));
-    for (const LayerBarriers& b : barriers) out += fmt::format(" {} {}", EscapeControl(b.layer), b.barriers);
+    for (const LayerBarriers& b : barriers) out += fmt::format(" {} {}", b.layer, b.barriers);
     out += "\n";
   }
   return out;
@@ -574,7 +577,7 @@ std::string DumpMemory(const Plan& plan, const MemoryOptions& options) {
   std::string out;
   for (const std::string& target : plan.targets) {
     const MemoryStatement s = StateMemory(plan, target, options);
-    out += fmt::format("target {}, {} thread{} a rank\n", EscapeControl(target), s.threads, s.threads == 1 ? "" : "s");
+    out += fmt::format("target {}, {} thread{} a rank\n", target, s.threads, s.threads == 1 ? "" : "s");
     std::vector<std::pair<std::string, bool>> columns = {{"", false}};
     for (const RankMemory& m : s.ranks) columns.emplace_back(fmt::format("rank {}", m.rank), true);
     Table table(columns);
@@ -603,7 +606,7 @@ std::string DumpMemory(const Plan& plan, const MemoryOptions& options) {
   int64_t extra = 0;
   Table table({{"replicated weight", false}, {"layout", false}, {"kept", true}, {"distinct", true}, {"by rank", false}});
   for (const Replicated& r : replicated) {
-    extra += r.net_bytes - r.distinct_bytes;
+    extra = AddBytes(extra, r.net_bytes - r.distinct_bytes);
     std::vector<std::string> by_rank;
     for (int64_t bytes : r.by_rank) by_rank.push_back(Human(bytes));
     table.Add({r.weight, Name(kLayoutNames, r.layout), Human(r.net_bytes), Human(r.distinct_bytes),
@@ -782,7 +785,7 @@ std::string Diff(const Plan& a, const Plan& b) {
   std::vector<Difference> differences;
   Compare("", tree_a, tree_b, &differences);
   std::string out;
-  auto line = [&](const std::string& text) { out += EscapeControl(text) + "\n"; };
+  auto line = [&](const std::string& text) { out += text + "\n"; };
   auto show = [](const Tree& value) { return value.dump(-1, ' ', false, Tree::error_handler_t::replace); };
   for (const Difference& d : differences) {
     if (!d.a || !d.b) line(fmt::format("{}: only in {}", d.path, d.a ? "the first" : "the second"));

@@ -5,6 +5,8 @@
 #define QWEN_RUNTIME_PLAN_LAYOUT_H_
 
 #include <cstdint>
+#include <initializer_list>
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -17,8 +19,16 @@ namespace qwen::plan {
 /// No size, count or offset of a plan is larger: sums and products below it cannot overflow unnoticed.
 inline constexpr int64_t kMaxBytes = int64_t{1} << 48;
 
-/// a * b, or nothing when a factor is negative or the product is above kMaxBytes.
+/// The product, or nothing when a factor is negative or the product of those that are not 0 is above kMaxBytes.
 std::optional<int64_t> CheckedProduct(std::span<const int64_t> factors);
+inline std::optional<int64_t> CheckedProduct(std::initializer_list<int64_t> factors) {
+  return CheckedProduct(std::span<const int64_t>(factors.begin(), factors.size()));
+}
+
+/// a + b of two sizes; the largest integer where that is less.
+constexpr int64_t AddBytes(int64_t a, int64_t b) {
+  return a > std::numeric_limits<int64_t>::max() - b ? std::numeric_limits<int64_t>::max() : a + b;
+}
 
 /// Dimensions of the slice that `packed` takes of `weight`. kDataLoss when a range leaves its dimension, runs backwards
 /// or overlaps the one before it.

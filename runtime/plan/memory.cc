@@ -199,8 +199,8 @@ std::vector<Replicated> ReplicatedWeights(const Plan& plan) {
     Replicated r{.weight = weight.name, .layout = key.second};
     r.by_rank.resize(plan.tp);
     for (const Packed* copy : copies) {
-      r.net_bytes += copy->net_bytes;
-      r.by_rank[copy->rank] += copy->net_bytes;
+      r.net_bytes = AddBytes(r.net_bytes, copy->net_bytes);
+      r.by_rank[copy->rank] = AddBytes(r.by_rank[copy->rank], copy->net_bytes);
     }
     r.distinct_bytes = DistinctElements(weight, copies) * DTypeBytes(type);
     if (r.net_bytes != r.distinct_bytes) result.push_back(std::move(r));

@@ -30,7 +30,7 @@ struct TensorInfo {
 };
 
 struct SafetensorsHeader {
-  std::vector<TensorInfo> tensors;  // in the order of their bytes, ties in the order of the header
+  std::vector<TensorInfo> tensors;  // in the order of their bytes; empty ones by name
   std::vector<std::pair<std::string, std::string>> metadata;
   int64_t header_bytes = 0;  // with the length in front: where the first tensor begins
   int64_t file_bytes = 0;

@@ -2,9 +2,9 @@
 // RUN: qwen-opt %s --fuse-input-projections=explain --split-input-file 2>&1 | FileCheck %s --check-prefix=WHY
 
 // Three linears of the same rows, in the order they stand; a weight read between them moves up.
-// CHECK-LABEL: @three
+// CHECK-LABEL: func.func @three
 // CHECK-SAME: %[[H:[^:]+]]: {{.*}}, %[[W0:[^:]+]]: {{.*}}, %[[W1:[^:]+]]:
-module @three {
+module {
   model.param @p group "model" transform "none" sources [[]] : tensor<3x40xbf16>
   func.func @three(%h: tensor<?x40xbf16>, %w0: tensor<60x40xbf16>, %w1: tensor<12x40xbf16>)
       -> (tensor<?x60xbf16>, tensor<?x12xbf16>, tensor<?x3xf32>) {
@@ -35,17 +35,16 @@ func.func @single(%h: tensor<?x40xbf16>, %w: tensor<12x40xbf16>) -> tensor<?x12x
 
 // -----
 
-// The second weight is made from the first one's rows: one of them cannot wait for the other.
+// What the second linear multiplies by is made from the first one's rows: they cannot run as one.
 // CHECK-LABEL: @depends
-// CHECK-NOT: kernel.dispatch
+// CHECK-NOT: kernel.dispatch @linear
 // WHY: remark: not fused: reads a result of the fusion before kernel.dispatch, which the fusion reads
 func.func @depends(%h: tensor<?x40xbf16>, %w: tensor<12x40xbf16>, %m: tensor<12x40xbf16>) -> tensor<?x12xbf16> {
   %a = model.linear %h, %w : (tensor<?x40xbf16>, tensor<12x40xbf16>) -> tensor<?x12xbf16>
-  %v = "kernel.dispatch"(%a, %m) <{family = @elementwise}> ({
-  ^bb0(%ia: tensor<?x12xbf16>, %im: tensor<12x40xbf16>):
-    %s = model.silu_mul %ia, %ia : tensor<?x12xbf16>
-    "kernel.yield"(%im) : (tensor<12x40xbf16>) -> ()
-  }) : (tensor<?x12xbf16>, tensor<12x40xbf16>) -> tensor<12x40xbf16>
+  %v = kernel.dispatch @elementwise(%ia = %a : tensor<?x12xbf16>, %im = %m : tensor<12x40xbf16>) -> (tensor<12x40xbf16>) {
+    %s = model.silu_mul %im, %im : tensor<12x40xbf16>
+    kernel.yield %s : tensor<12x40xbf16>
+  }
   %b = model.linear %h, %v : (tensor<?x40xbf16>, tensor<12x40xbf16>) -> tensor<?x12xbf16>
   return %b : tensor<?x12xbf16>
 }

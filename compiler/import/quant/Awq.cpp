@@ -1,7 +1,7 @@
 //===- Awq.cpp - quant_method "awq" ---------------------------------------===//
 //
-// The GEMM layout: 4-bit codes stored [k, n / 8], eight output columns to a word in the order 0 2 4 6 1 3 5 7, always with
-// zero points of their own (quantisation design, section 2). The GEMV layout is another one, and is refused.
+// The GEMM layout: 4-bit codes stored [k, n / 8], eight output columns to a word in the order 0 2 4 6 1 3 5 7, always
+// with zero points of their own (quantisation design, section 2). The GEMV layout is another one, and is refused.
 //
 //===----------------------------------------------------------------------===//
 

@@ -1,7 +1,7 @@
 //===- Fp8.cpp - quant_method "fp8" ---------------------------------------===//
 //
-// Qwen's own -FP8 releases: e4m3 codes, one scale for each block of 128 x 128 (quantisation design, section 5). The head
-// stays plain whether the list names it or not.
+// Qwen's own -FP8 releases: e4m3 codes, one scale for each block of 128 x 128 (quantisation design, section 5). The
+// head stays plain whether the list names it or not.
 //
 //===----------------------------------------------------------------------===//
 
@@ -45,8 +45,8 @@ std::unique_ptr<SchemeRules> readFp8(ConfigReader &config, const ConfigValue &qu
   }
   rules->plain = ModulePatterns::read(config, config.member(quantization, "modules_to_not_convert"),
                                       ModulePatterns::Plain::Component);
-  rules->alsoPlain = ModulePatterns::read(config, config.member(quantization, "ignored_layers"),
-                                          ModulePatterns::Plain::Component);
+  rules->alsoPlain =
+      ModulePatterns::read(config, config.member(quantization, "ignored_layers"), ModulePatterns::Plain::Component);
   return rules;
 }
 

@@ -1,7 +1,7 @@
 //===- Gptq.cpp - quant_method "gptq" -------------------------------------===//
 //
-// Integer codes packed along k, eight (or four) to a word, stored [k, n] (quantisation design, section 3). `dynamic` maps
-// expressions to overrides: `-:` leaves a module plain, `+:` or nothing changes its bits or group; the first that
+// Integer codes packed along k, eight (or four) to a word, stored [k, n] (quantisation design, section 3). `dynamic`
+// maps expressions to overrides: `-:` leaves a module plain, `+:` or nothing changes its bits or group; the first that
 // matches decides. The head is quantised only when `lm_head` says so. The MTP head is left plain by every known recipe.
 //
 //===----------------------------------------------------------------------===//

@@ -1,8 +1,8 @@
 //===- Modelopt.cpp - quant_method "modelopt" -----------------------------===//
 //
-// NVIDIA's exports: one algorithm for every linear but the ignored ones (globs), or MIXED_PRECISION with an algorithm for
-// each module by name (quantisation design, section 7). The MTP head stays plain: the files leave mtp.fc out of the list
-// and in bf16 all the same.
+// NVIDIA's exports: one algorithm for every linear but the ignored ones (globs), or MIXED_PRECISION with an algorithm
+// for each module by name (quantisation design, section 7). The MTP head stays plain: the files leave mtp.fc out of the
+// list and in bf16 all the same.
 //
 //===----------------------------------------------------------------------===//
 
@@ -67,8 +67,8 @@ std::unique_ptr<SchemeRules> readModelopt(ConfigReader &config, const ConfigValu
       if (!scheme)
         return rules;
       if (int64_t size = config.integer(group, 1, 65536, scheme->groupK); size != scheme->groupK)
-        config.unsupported(group, llvm::formatv("{0} is not the group of {1} ({2})", size, scheme->format,
-                                                scheme->groupK));
+        config.unsupported(group,
+                           llvm::formatv("{0} is not the group of {1} ({2})", size, scheme->format, scheme->groupK));
       rules->byName[member.first] = std::move(*scheme);
     }
   }

@@ -98,7 +98,8 @@ ModulePatterns ModulePatterns::read(ConfigReader &config, const ConfigValue &lis
     if (pattern.size() > kMaxPatternBytes)
       config.unsupported(item, llvm::formatv("is {0} bytes, a pattern may have {1}", pattern.size(), kMaxPatternBytes));
     if (result.globs.size() + result.parts.size() > kMaxWildcards || result.regexes.size() > kMaxRegexes)
-      config.unsupported(list, llvm::formatv("has more than {0} patterns or {1} expressions", kMaxWildcards, kMaxRegexes));
+      config.unsupported(list,
+                         llvm::formatv("has more than {0} patterns or {1} expressions", kMaxWildcards, kMaxRegexes));
     if (!config.ok())
       return result;
     StringRef text(pattern);

@@ -11,10 +11,7 @@ static constexpr struct {
   StringRef method;
   Reader read;
 } kFormats[] = {
-    {"awq", readAwq},
-    {"compressed-tensors", readCompressedTensors},
-    {"fp8", readFp8},
-    {"gptq", readGptq},
+    {"awq", readAwq},           {"compressed-tensors", readCompressedTensors}, {"fp8", readFp8}, {"gptq", readGptq},
     {"modelopt", readModelopt},
 };
 

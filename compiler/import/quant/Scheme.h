@@ -1,12 +1,12 @@
 //===- Scheme.h - which modules of a checkpoint are quantised, and how ----===//
 //
-// A quantised checkpoint lists its modules by rules: names, globs, regular expressions. The importer asks the rules about
-// every linear and every group of experts, and carries the answer as the encoding of the weight's type; whether a target
-// can run it is for a later stage to say. One format, one file; readSchemes picks it.
+// A quantised checkpoint lists its modules by rules: names, globs, regular expressions. The importer asks the rules
+// about every linear and every group of experts, and carries the answer as the encoding of the weight's type; whether a
+// target can run it is for a later stage to say. One format, one file; readSchemes picks it.
 //
 // Never asked about, whatever a list says: norms, convolutions, gates and decays of the delta rule, routers, the scalar
-// gate of a shared expert, the embedding. Every recipe keeps them plain (quantisation design, section 9), and lists that
-// leave them out rely on each loader knowing so.
+// gate of a shared expert, the embedding. Every recipe keeps them plain (quantisation design, section 9), and lists
+// that leave them out rely on each loader knowing so.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,7 +23,7 @@ namespace qwen::compiler {
 
 /// How the checkpoint holds one weight.
 struct StoredScheme {
-  std::string format;            // as in model.scheme: fp8_block, int4_group ...
+  std::string format;             // as in model.scheme: fp8_block, int4_group ...
   int64_t groupN = 0, groupK = 0; // rows and columns that share a scale; 0: all of them
 
   // The tensor that holds the codes: `<module>.<suffix>`, its element type, and its shape from that of the weight.

@@ -29,6 +29,7 @@ bool ConvertsToF32(DType type) {
 
 void ToF32(DType type, const uint8_t* from, int64_t count, float* to) {
   assert(ConvertsToF32(type));
+  if (count == 0) return;  // memcpy takes no nullptr
   if (type == DType::kF32) {
     std::memcpy(to, from, count * sizeof(float));
   } else if (type == DType::kBF16) {
@@ -42,6 +43,7 @@ void ToF32(DType type, const uint8_t* from, int64_t count, float* to) {
 
 void FromF32(const float* from, int64_t count, DType type, uint8_t* to) {
   assert(type == DType::kF32 || type == DType::kBF16);
+  if (count == 0) return;
   if (type == DType::kF32) {
     std::memcpy(to, from, count * sizeof(float));
     return;

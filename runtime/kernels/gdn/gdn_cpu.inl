@@ -129,7 +129,9 @@ struct GdnSpace {
 /// As cpu::GdnScratch counts.
 inline GdnSpace GdnCut(const GdnSpec& s, float* next) {
   const int ratio = s.value_heads / s.key_heads;
-  GdnSpace w{RoundUp16(s.key_dim), RoundUp16(ratio * s.value_dim), 2 * RoundUp16(s.key_dim) + RoundUp16(ratio * s.value_dim)};
+  GdnSpace w;
+  w.dk16 = RoundUp16(s.key_dim), w.rv16 = RoundUp16(ratio * s.value_dim);
+  w.width = 2 * w.dk16 + w.rv16;
   auto take = [&](long long floats) {
     float* at = next;
     next += floats;

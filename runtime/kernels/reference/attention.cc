@@ -14,20 +14,21 @@ void Attention(const Real* q, const Real* keys, const Real* values, Real* y, int
       int64_t last = shape.block ? first + rows - 1 : first + t;
       int64_t begin = shape.window ? std::max<int64_t>(0, first + t - shape.window + 1) : 0;
       std::vector<Real> p;
-      Real top = -INFINITY, sum = 0;
+      Real top = -INFINITY;
+      double sum = 0;
       for (int64_t j = begin; j <= last; ++j) {
         const Real* key = keys + j * row_size + shape.kv_map[h] * dim;
-        Real score = 0;
-        for (int64_t c = 0; c < dim; ++c) score += q[c] * key[c];
-        p.push_back(score * Real(shape.scale));
+        double score = 0;
+        for (int64_t c = 0; c < dim; ++c) score += double(q[c]) * key[c];
+        p.push_back(Real(score * shape.scale));
         top = std::max(top, p.back());
       }
       for (Real& score : p) sum += score = std::exp(score - top);
-      std::fill(y, y + dim, Real(0));
-      for (int64_t j = begin; j <= last; ++j) {
-        const Real* value = values + j * row_size + shape.kv_map[h] * dim;
-        Real share = p[j - begin] / sum;
-        for (int64_t c = 0; c < dim; ++c) y[c] += share * value[c];
+      for (int64_t c = 0; c < dim; ++c) {
+        const Real* value = values + shape.kv_map[h] * dim + c;
+        double out = 0;
+        for (int64_t j = begin; j <= last; ++j) out += p[j - begin] / sum * value[j * row_size];
+        y[c] = Real(out);
       }
     }
 }

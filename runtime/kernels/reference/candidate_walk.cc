@@ -11,11 +11,11 @@ void CandidateWalk(const Real* logits, const Real* hidden, int32_t anchor, const
   for (int64_t row = 0; row < rows; ++row, logits += vocab, hidden += rank) {
     std::vector<int32_t> order = Ranked(logits, vocab);
     predecessor.Row(anchor, before.data());
-    Real best = 0;
+    double best = 0;
     for (int64_t i = 0; i < candidates; ++i) {
       successor.Row(order[i], after.data());
-      Real score = logits[order[i]];
-      for (int64_t r = 0; r < rank; ++r) score += before[r] * hidden[r] * after[r];
+      double score = logits[order[i]];
+      for (int64_t r = 0; r < rank; ++r) score += double(before[r]) * hidden[r] * after[r];
       if (i == 0 || score > best) best = score, anchor = order[i];
     }
     next[row] = anchor;

@@ -12,9 +12,9 @@ void CausalConv1d(const Real* x, const Real* weight, Real* history, Real* y, int
   u.insert(u.end(), x, x + rows * channels);
   for (int64_t t = 0; t < rows; ++t)
     for (int64_t c = 0; c < channels; ++c) {
-      Real sum = 0;
-      for (int64_t j = 0; j < width; ++j) sum += weight[c * width + j] * u[(t + j) * channels + c];
-      y[t * channels + c] = Silu(sum);
+      double sum = 0;
+      for (int64_t j = 0; j < width; ++j) sum += double(weight[c * width + j]) * u[(t + j) * channels + c];
+      y[t * channels + c] = Silu(Real(sum));
     }
   std::copy(u.end() - (width - 1) * channels, u.end(), history);
 }

@@ -8,11 +8,11 @@ void DynamicConv(const Real* x, const Real* coef, const Real* base, Real* y, int
   int64_t groups = channels / group;
   for (int64_t t = 0; t < rows; ++t)
     for (int64_t c = 0; c < channels; ++c) {
-      Real sum = 0;
+      double sum = 0;
       for (int64_t tau = 0; tau < taps && tau <= t; ++tau)
-        sum += (base[(index * taps + tau) * channels + c] + coef[((t * 2 + index) * taps + tau) * groups + c / group]) *
+        sum += double(base[(index * taps + tau) * channels + c] + coef[((t * 2 + index) * taps + tau) * groups + c / group]) *
                x[(t - tau) * channels + c];
-      y[t * channels + c] = sum;
+      y[t * channels + c] = Real(sum);
     }
 }
 

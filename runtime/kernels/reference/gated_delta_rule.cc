@@ -16,12 +16,12 @@ void GatedDeltaRule(const Real* q, const Real* k, const Real* v, const Real* bet
       Real decay = std::exp(g[head]);
       for (int64_t i = 0; i < dk * dv; ++i) s[i] *= decay;
       for (int64_t j = 0; j < dv; ++j) {
-        Real read = 0, out = 0;
-        for (int64_t i = 0; i < dk; ++i) read += s[i * dv + j] * kh[i];
-        Real u = beta[head] * (v[head * dv + j] - read);
+        double read = 0, out = 0;
+        for (int64_t i = 0; i < dk; ++i) read += double(s[i * dv + j]) * kh[i];
+        Real u = Real(beta[head] * (v[head * dv + j] - read));
         for (int64_t i = 0; i < dk; ++i) s[i * dv + j] += kh[i] * u;
-        for (int64_t i = 0; i < dk; ++i) out += s[i * dv + j] * qh[i];
-        y[head * dv + j] = out;
+        for (int64_t i = 0; i < dk; ++i) out += double(s[i * dv + j]) * qh[i];
+        y[head * dv + j] = Real(out);
       }
     }
 }

@@ -6,15 +6,15 @@ namespace qwen::reference {
 namespace {
 
 template <class Real>
-Real Dot(const Real* a, const Real* b, int64_t count) {
+double Dot(const Real* a, const Real* b, int64_t count) {
   constexpr int kLanes = 16;
-  Real lanes[kLanes] = {};
+  double lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) lanes[l] += a[i + l] * b[i + l];
-  Real sum = 0;
+    for (int l = 0; l < kLanes; ++l) lanes[l] += double(a[i + l]) * b[i + l];
+  double sum = 0;
   for (int l = 0; l < kLanes; ++l) sum += lanes[l];
-  for (; i < count; ++i) sum += a[i] * b[i];
+  for (; i < count; ++i) sum += double(a[i]) * b[i];
   return sum;
 }
 
@@ -25,7 +25,7 @@ void Linear(const Real* x, const Weight& weight, Real* y, int64_t tokens) {
   std::vector<Real> row(weight.cols);
   for (int64_t n = 0; n < weight.rows; ++n) {
     weight.Row(n, row.data());
-    for (int64_t t = 0; t < tokens; ++t) y[t * weight.rows + n] = Dot(x + t * weight.cols, row.data(), weight.cols);
+    for (int64_t t = 0; t < tokens; ++t) y[t * weight.rows + n] = Real(Dot(x + t * weight.cols, row.data(), weight.cols));
   }
 }
 

@@ -1,0 +1,18 @@
+// qwenrt's commands, one function each.
+#ifndef QWEN_TOOLS_QWENRT_COMMANDS_H_
+#define QWEN_TOOLS_QWENRT_COMMANDS_H_
+
+#include "runtime/base/flags.h"
+#include "runtime/base/status.h"
+
+namespace qwen::qwenrt {
+
+Status RunCommand(const Flags& flags);
+Status LogitsCommand(const Flags& flags);
+Status InspectCommand(const Flags& flags);
+Status VerifyCommand(const Flags& flags);
+Status DevicesCommand(const Flags& flags);
+
+}  // namespace qwen::qwenrt
+
+#endif  // QWEN_TOOLS_QWENRT_COMMANDS_H_

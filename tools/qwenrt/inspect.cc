@@ -1,0 +1,82 @@
+// qwenrt inspect, verify and devices: what is in a file, whether it is sound, what could run it. Nothing is executed.
+#include <unistd.h>
+
+#include <fstream>
+#include <thread>
+
+#include "fmt/format.h"
+#include "runtime/base/json.h"
+#include "runtime/kernels/catalog.h"
+#include "runtime/plan/dump.h"
+#include "runtime/plan/reader.h"
+#include "tools/qwenrt/commands.h"
+
+namespace qwen::qwenrt {
+namespace {
+
+plan::MemoryOptions MemoryOptionsOf(const Flags& flags) {
+  plan::MemoryOptions options;
+  if (flags.HasValue("gpu-memory")) options.memory_bytes = flags.Size("gpu-memory");
+  if (flags.HasValue("max-num-seqs")) options.max_num_seqs = static_cast<int32_t>(flags.Int("max-num-seqs"));
+  if (flags.HasValue("max-model-len")) options.max_model_len = flags.Int("max-model-len");
+  return options;
+}
+
+std::string CpuName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (size_t colon = line.find(": "); line.starts_with("model name") && colon != std::string::npos)
+      return line.substr(colon + 2);
+  return "unknown cpu";
+}
+
+}  // namespace
+
+Status InspectCommand(const Flags& flags) {
+  QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
+  bool json = flags.Bool("json");
+  std::string text;
+  if (flags.Bool("memory"))
+    text = json ? plan::DumpMemoryJson(plan, MemoryOptionsOf(flags)) : plan::DumpMemory(plan, MemoryOptionsOf(flags));
+  else if (flags.Bool("steps"))
+    text = json ? plan::DumpStepsJson(plan) : plan::DumpSteps(plan);
+  else if (flags.Bool("kernels"))
+    text = json ? plan::DumpKernelsJson(plan) : plan::DumpKernels(plan);
+  else
+    text = json ? plan::DumpJson(plan) : plan::DumpSummary(plan);
+  fmt::print("{}", text);
+  return {};
+}
+
+Status VerifyCommand(const Flags& flags) {
+  QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
+  if (flags.Bool("json"))
+    fmt::print("{{\"plan\": {}, \"ok\": true, \"programs\": {}, \"kernels\": {}, \"weights\": {}}}\n",
+               JsonQuote(flags.Argument(0)), plan.programs.size(), plan.kernels.size(), plan.weights.size());
+  else
+    fmt::print("{}: sound: {} programs, {} kernels, {} weights\n", flags.Argument(0), plan.programs.size(),
+               plan.kernels.size(), plan.weights.size());
+  return {};
+}
+
+Status DevicesCommand(const Flags& flags) {
+  unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+  double gib = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)) / 0x1p30;
+  constexpr kernels::Isa kAll[] = {kernels::Isa::kBase, kernels::Isa::kAvx2, kernels::Isa::kAvx512};
+  if (flags.Bool("json")) {
+    std::string isas;
+    for (kernels::Isa isa : kAll)
+      isas += fmt::format("{}\"{}\": {}", isas.empty() ? "" : ", ", kernels::IsaName(isa), kernels::IsaSupported(isa));
+    fmt::print("{{\"devices\": [{{\"device\": \"cpu\", \"name\": {}, \"cores\": {}, \"memory_gib\": {:.1f}, "
+               "\"isa\": \"{}\", \"isas\": {{{}}}}}]}}\n",
+               JsonQuote(CpuName()), cores, gib, kernels::IsaName(kernels::DetectIsa()), isas);
+    return {};
+  }
+  fmt::print("cpu: {}, {} cores, {:.1f} GiB\n", CpuName(), cores, gib);
+  for (kernels::Isa isa : kAll)
+    fmt::print("  {:<8}{}\n", kernels::IsaName(isa),
+               !kernels::IsaSupported(isa) ? "not on this machine" : isa == kernels::DetectIsa() ? "used" : "possible");
+  return {};
+}
+
+}  // namespace qwen::qwenrt
