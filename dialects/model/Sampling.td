@@ -40,7 +40,7 @@ def Model_SampleOp : Model_Op<"sample", [Pure]> {
 
     Example: `%next = model.sample %logits, %batch : tensor<?x101xf32> -> tensor<?xi32>`
   }];
-  let arguments = (ins Model_RowsF32:$logits, Model_Batch:$batch);
+  let arguments = (ins Model_RowsF32:$logits, Model_Batch:$batch); // sample_c1
   let results = (outs Model_Ids:$next);
   let assemblyFormat = "$logits `,` $batch attr-dict `:` type($logits) `->` type($next)";
 }

@@ -89,8 +89,15 @@ LogicalResult bindExperts(RegionView &view) {
   std::string label = fmt::format("c{}_e{}_k{}_i{}{}{}_{}", spec.hidden, spec.experts, spec.top_k, spec.inter,
                                   spec.shared ? fmt::format("_s{}", spec.shared_inter) : "", add ? "_add" : "",
                                   DTypeName(spec.w_type));
-  for (const char *entry : {"experts_gate_up", "experts_down"})
-    view.binding.kernels.push_back({entry, kernels::ToFields(spec), label, args});
+  // Each phase is given what it reads and writes, and no more.
+  std::vector<int32_t> first = args, second = args;
+  for (int arg : {kernels::kExpertsDown, kernels::kExpertsSharedDown, kernels::kExpertsResidual, kernels::kExpertsY})
+    first[arg] = -1;
+  for (int arg : {kernels::kExpertsX, kernels::kExpertsGateUp, kernels::kExpertsSharedGate, kernels::kExpertsSharedUp,
+                  kernels::kExpertsScalarGate})
+    second[arg] = -1;
+  view.binding.kernels.push_back({"experts_gate_up", kernels::ToFields(spec), label, first});
+  view.binding.kernels.push_back({"experts_down", kernels::ToFields(spec), label, second});
   return success();
 }
 

@@ -313,9 +313,10 @@ struct Elementwise {
       case ElementwiseOp::kAdd:
       case ElementwiseOp::kSiluMul:
       case ElementwiseOp::kSigmoidGate:
-        for (int channels : s.in_channels)
-          if (&channels < s.in_channels + s.inputs && channels != s.out_channels[0])
-            return DataLossError(fmt::format("an input has {} channels, the output {}", channels, s.out_channels[0]));
+        for (int i = 0; i < s.inputs; ++i)
+          if (s.in_channels[i] != s.out_channels[0])
+            return DataLossError(
+                fmt::format("an input has {} channels, the output {}", s.in_channels[i], s.out_channels[0]));
         return {};
       case ElementwiseOp::kSplit:
         QWEN_RETURN_IF_ERROR(CheckPositive("heads", s.heads));

@@ -26,6 +26,7 @@ inline constexpr char kMagic[9] = "QWENPLAN";
 inline constexpr uint64_t kRootOffset = 64;
 /// FlatBuffers offsets are 32-bit and signed in part.
 inline constexpr uint64_t kMaxRootBytes = uint64_t{1} << 30;
+inline constexpr uint64_t kMaxFileBytes = uint64_t{1} << 32;
 
 constexpr uint64_t AlignFile(uint64_t offset) { return (offset + 63) & ~uint64_t{63}; }
 

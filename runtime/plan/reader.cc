@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -268,7 +267,8 @@ bool AllZero(std::span<const uint8_t> bytes) {
 
 /// Blobs lie behind the root in the order of their list, each at the next multiple of 64, and end the file.
 Status ReadBlobs(std::span<const uint8_t> file, const FileHeader& header,
-                 const flatbuffers::Vector<const fb::Blob*>& list, Decoder& d, std::vector<Blob>* out) {
+                 const flatbuffers::Vector<const fb::Blob*>& list, const ReaderOptions& options, Decoder& d,
+                 std::vector<Blob>* out) {
   uint64_t end = header.root_offset + header.root_bytes;
   for (uint32_t i = 0; i < list.size(); ++i) {
     const fb::Blob& blob = *list.Get(i);
@@ -281,7 +281,7 @@ Status ReadBlobs(std::span<const uint8_t> file, const FileHeader& header,
     if (!AllZero(file.subspan(end, at - end)))
       return DataLossError(fmt::format("section blobs: the bytes in front of blob {} are not zero", i));
     const std::span<const uint8_t> bytes = file.subspan(at, blob.bytes());
-    if (uint64_t sum = Xxh3(bytes); sum != blob.xxh3())
+    if (uint64_t sum = Xxh3(bytes); options.check_sums && sum != blob.xxh3())
       return DataLossError(
           fmt::format("section blobs: blob {} has checksum {:016x}, want {:016x}", i, sum, blob.xxh3()));
     out->push_back({.kind = d.Enum<BlobKind>(blob.kind(), "blobs", "a kind"), .bytes = {bytes.begin(), bytes.end()}});
@@ -319,10 +319,10 @@ StatusOr<FileHeader> ReadHeader(std::span<const uint8_t> file) {
   return header;
 }
 
-StatusOr<Plan> Parse(std::span<const uint8_t> file) {
+StatusOr<Plan> Parse(std::span<const uint8_t> file, const ReaderOptions& options) {
   QWEN_ASSIGN_OR_RETURN(const FileHeader header, ReadHeader(file));
   const std::span<const uint8_t> stored = file.subspan(header.root_offset, header.root_bytes);
-  if (uint64_t sum = Xxh3(stored); sum != header.root_xxh3)
+  if (uint64_t sum = Xxh3(stored); options.check_sums && sum != header.root_xxh3)
     return DataLossError(fmt::format("section root: its checksum is {:016x}, want {:016x}", sum, header.root_xxh3));
   if (stored.size() < 8) return DataLossError(fmt::format("section root: it has {} bytes, too few", stored.size()));
 
@@ -330,32 +330,34 @@ StatusOr<Plan> Parse(std::span<const uint8_t> file) {
   std::unique_ptr<uint64_t[]> copy(new uint64_t[(stored.size() + 7) / 8]);
   const std::span<uint8_t> root(reinterpret_cast<uint8_t*>(copy.get()), stored.size());
   std::copy(stored.begin(), stored.end(), root.begin());
-  flatbuffers::Verifier::Options options;
-  options.max_depth = 16;
+  flatbuffers::Verifier::Options limits;
+  limits.max_depth = 16;
   // A table takes 8 bytes at least, with what refers to it; a file that counts more visits one more than once.
-  options.max_tables = static_cast<flatbuffers::uoffset_t>(root.size() / 8 + 1);
-  flatbuffers::Verifier verifier(root.data(), root.size(), options);
+  limits.max_tables = static_cast<flatbuffers::uoffset_t>(root.size() / 8 + 1);
+  flatbuffers::Verifier verifier(root.data(), root.size(), limits);
   if (!fb::VerifyPlanBuffer(verifier)) return DataLossError("section root: its offsets and sizes do not fit together");
 
   Decoder d(root.size());
   Plan plan = Decode(d, fb::GetPlan(root.data()));
   QWEN_RETURN_IF_ERROR(d.status());
-  QWEN_RETURN_IF_ERROR(ReadBlobs(file, header, *fb::GetPlan(root.data())->blobs(), d, &plan.blobs));
+  QWEN_RETURN_IF_ERROR(ReadBlobs(file, header, *fb::GetPlan(root.data())->blobs(), options, d, &plan.blobs));
   QWEN_RETURN_IF_ERROR(d.status());
 
-  if (uint64_t digest = WeightsDigest(plan); digest != plan.weights_digest)
-    return DataLossError(
-        fmt::format("section weights: their digest is {:016x}, want {:016x}", digest, plan.weights_digest));
-  if (!fb::GetMutablePlan(root.data())->mutate_digest(0) || Xxh3(root) != plan.digest)
-    return DataLossError(fmt::format("section root: its digest is not {:016x}", plan.digest));
+  if (options.check_sums) {
+    if (uint64_t digest = WeightsDigest(plan); digest != plan.weights_digest)
+      return DataLossError(
+          fmt::format("section weights: their digest is {:016x}, want {:016x}", digest, plan.weights_digest));
+    if (!fb::GetMutablePlan(root.data())->mutate_digest(0) || Xxh3(root) != plan.digest)
+      return DataLossError(fmt::format("section root: its digest is not {:016x}", plan.digest));
+  }
   QWEN_RETURN_IF_ERROR(CheckPlan(plan));
   return plan;
 }
 
 }  // namespace
 
-StatusOr<Plan> ParsePlan(std::span<const uint8_t> file, const std::string& name) {
-  StatusOr<Plan> plan = Parse(file);
+StatusOr<Plan> ParsePlan(std::span<const uint8_t> file, const std::string& name, const ReaderOptions& options) {
+  StatusOr<Plan> plan = Parse(file, options);
   if (plan.ok()) return plan;
   const Status& status = plan.status();
   // "model.plan, section steps: ...", but "model.plan: is not a plan file".
@@ -364,7 +366,7 @@ StatusOr<Plan> ParsePlan(std::span<const uint8_t> file, const std::string& name)
 }
 
 StatusOr<Plan> ReadPlan(const std::string& path) {
-  QWEN_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path, std::numeric_limits<int64_t>::max()));
+  QWEN_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path, kMaxFileBytes));
   return ParsePlan({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, path);
 }
 

@@ -145,7 +145,7 @@ struct Sequence {
     BatchView view = batch.View();
     AttentionSpec spec = m.spec;
     spec.append = append, spec.attend = attend;
-    Run run{.entry = is_long ? "attn_prefill" : "attn_decode",
+    BodyCall run{.entry = is_long ? "attn_prefill" : "attn_decode",
             .args = {attend ? q.data() : nullptr, append ? k.data() : nullptr, append ? v.data() : nullptr,
                      m.c.norm && attend ? q_norm.data() : nullptr, m.c.norm && append ? k_norm.data() : nullptr,
                      pool.data() + layer_offset, attend ? out.data() : nullptr},

@@ -135,7 +135,7 @@ struct Sequence {
     batch.Add(count, position, 1, 0, fill, fold);
     batch.num_short = is_long ? 0 : 1;
     BatchView view = batch.View();
-    Run run{.entry = is_long ? "gdn_scan" : "gdn_decode",
+    BodyCall run{.entry = is_long ? "gdn_scan" : "gdn_decode",
             .args = {qkv.data(), b.data(), a.data(), Conv(), ALog(), DtBias(), pool.layer(), out.data()},
             .batch = &view,
             .state = pool.view};
@@ -151,7 +151,7 @@ struct Sequence {
     Batch batch;
     batch.Add(1, position, 1, 0, fill, false);
     BatchView view = batch.View();
-    Run run{.entry = "gdn_fold", .args = {pool.layer(), base.data()}, .batch = &view, .state = pool.view};
+    BodyCall run{.entry = "gdn_fold", .args = {pool.layer(), base.data()}, .batch = &view, .state = pool.view};
     RunBody(isa, run, m.spec, threads);
     return base;
   }

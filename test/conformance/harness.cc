@@ -111,7 +111,7 @@ Batch Batch::OfRows(int tokens) {
   return batch;
 }
 
-void RunDecoded(Isa isa, const Run& run, const plan::Fields& fields, int threads, bool backwards) {
+void RunDecoded(Isa isa, const BodyCall& run, const plan::Fields& fields, int threads, bool backwards) {
   const KernelInfo* info = FindKernel(run.entry);
   ASSERT_NE(info, nullptr) << run.entry;
   auto spec = info->decode(fields);

@@ -81,8 +81,8 @@ struct Batch {
   static Batch OfRows(int tokens);
 };
 
-/// A run: what the executor hands to a body.
-struct Run {
+/// What the executor hands to a body.
+struct BodyCall {
   std::string_view entry = {};
   std::vector<void*> args = {};
   const BatchView* batch = nullptr;
@@ -92,10 +92,10 @@ struct Run {
 };
 /// Runs every thread's share in turn, `backwards` from the last. Checks scratch's end and that `shared` is zero again.
 template <class Spec>
-void RunBody(Isa isa, const Run& run, const Spec& spec, int threads, bool backwards = false);
-void RunDecoded(Isa isa, const Run& run, const plan::Fields& fields, int threads, bool backwards);
+void RunBody(Isa isa, const BodyCall& run, const Spec& spec, int threads, bool backwards = false);
+void RunDecoded(Isa isa, const BodyCall& run, const plan::Fields& fields, int threads, bool backwards);
 template <class Spec>
-void RunBody(Isa isa, const Run& run, const Spec& spec, int threads, bool backwards) {
+void RunBody(Isa isa, const BodyCall& run, const Spec& spec, int threads, bool backwards) {
   RunDecoded(isa, run, ToFields(spec), threads, backwards);
 }
 inline constexpr int kThreads[] = {1, 2, 3, 7};

@@ -80,7 +80,7 @@ std::vector<Array> RunLinear(Isa isa, const LinearSpec& s, Inputs& in, int token
   for (int o = 0; o < s.results(); ++o) out.emplace_back(s.y_type[o], 1LL * tokens * s.n[o]);
   Batch batch = Batch::OfRows(tokens);
   BatchView view = batch.View();
-  Run run{.entry = "linear", .args = {in.x.data(), nullptr, nullptr, nullptr}, .batch = &view};
+  BodyCall run{.entry = "linear", .args = {in.x.data(), nullptr, nullptr, nullptr}, .batch = &view};
   if (s.prologue == kPrologueGatedRmsNorm) run.args[kLinearGate] = in.gate.data();
   if (s.prologue != kPrologueNone) run.args[kLinearNormWeight] = in.norm.data();
   if (s.residual) run.args[kLinearResidual] = in.residual.data();
