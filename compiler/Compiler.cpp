@@ -72,9 +72,11 @@ StatusOr<CompileResult> compile(const CompileOptions &options) {
   QWEN_ASSIGN_OR_RETURN(OwningOpRef<ModuleOp> module,
                         importModel(context, options.configOrDir, importOptions, result.warnings));
 
+  // A drafter's block is as long as it likes: only what may be rolled back needs room in the recurrent state.
   int64_t maxRows = 1;
   for (auto program : module->getOps<func::FuncOp>())
-    maxRows = std::max(maxRows, program->getAttrOfType<IntegerAttr>(model::kMaxRowsAttr).getInt());
+    if (program->getAttrOfType<StringAttr>(model::kProgramAttr).getValue() == "verify")
+      maxRows = program->getAttrOfType<IntegerAttr>(model::kMaxRowsAttr).getInt();
   int64_t vocab = (*module)->getAttrOfType<DictionaryAttr>("model.dims").getAs<IntegerAttr>("vocab").getInt();
   if (options.maxNumBatchedTokens < options.maxNumSeqs * maxRows)
     return InvalidArgumentError(

@@ -2,7 +2,7 @@
 //
 // The compiler between `import` and `emit`, as a table of contents. The order, as qwen-opt takes it:
 //
-//   shard-tensor-parallel
+//   shard-tensor-parallel widen-activations
 //   fuse-all-reduce fuse-experts fuse-router fuse-gated-delta-net fuse-attention fuse-gate-up fuse-input-projections
 //   fuse-gated-norm-out fuse-norm-linear fuse-residual fuse-lm-head fuse-add-rms-norm dispatch-remaining
 //
@@ -52,6 +52,22 @@ def ShardTensorParallel : Pass<"shard-tensor-parallel", "::mlir::ModuleOp"> {
     Option<"dropCollective", "drop-collective", "int64_t", "0",
            "test hook: the N-th all_reduce of every program, from 1, hands on the rank's own part">,
   ];
+  let dependentDialects = ["::qwen::ir::model::ModelDialect"];
+}
+
+def WidenActivations : Pass<"widen-activations", "::mlir::ModuleOp"> {
+  let summary = "Keeps the rows between steps in f32, for targets whose arithmetic is f32";
+  let description = [{
+    On the CPU bf16 is how weights and keys are stored; every kernel computes in f32. Rows between steps are a
+    thousandth of a decode token's bytes, so rounding them to bf16 would save nothing and cost most of the accuracy: a
+    hybrid layer's gated norm divides by small numbers and magnifies what was rounded before it.
+
+        %h = rms_norm %x : bf16               becomes      %h = rms_norm %x : f32
+        %y = linear %h, %w : (bf16, bf16)                  %y = linear %h, %w : (f32, bf16 weights)
+
+    Weights and KV caches keep their type; the convolution's history becomes f32, since a row of it must be the same
+    number whether it comes from the cache or from this step.
+  }];
   let dependentDialects = ["::qwen::ir::model::ModelDialect"];
 }
 
@@ -156,7 +172,8 @@ def FuseGateUp : FusePass<"fuse-gate-up"> {
 def FuseInputProjections : FusePass<"fuse-input-projections"> {
   let summary = "Merges the linears that read the same rows";
   let description = [{
-    The rows are loaded once and the small matrices (gates of one row a head) ride along with the big one.
+    The rows are loaded once and the small matrices (gates of one row a head) ride along with the big one. More than
+    eight, the most that a kernel has outputs for, become several dispatches.
 
         %qkv = linear %h, @qkv                         %qkv, %z, %b, %a = kernel.dispatch @linear(%h, ...) {
         %z = linear %h, @z ; ...          becomes        all of them, in their order

@@ -26,6 +26,8 @@ void addStage(PassManager &manager, Stage stage, const PipelineOptions &options)
     // Before any fusion: a rank's share is decided on single ops, and no fusion may cross a collective.
     manager.addPass(passes::createShardTensorParallel(
         {.tp = options.tp, .moe = options.moe, .dropCollective = options.dropCollective}));
+    // The CPU computes in f32 whatever the weights are; a region must say what its kernel does.
+    manager.addPass(passes::createWidenActivations());
     break;
   case Stage::fuse:
     // Regions keep the ops they replace, so everything after this can still be interpreted.

@@ -736,13 +736,18 @@ template <class Real> Status Interpreter<Real>::Impl::eval(model::RopeOp op) {
 template <class Real> Status Interpreter<Real>::Impl::eval(model::KvAppendOp op) {
   const Tensor<Real> &k = tensor(op.getK()), &v = tensor(op.getV());
   const std::string &name = stateName(op.getCache());
+  Type held = op.getCache().getType().getElementType().isBF16() ? Type::kBf16 : Type::kF32;
+  auto append = [&](std::vector<Real> &to, const Real *from, const Real *end) {
+    for (; from != end; ++from)
+      to.push_back(Round(*from, held));
+  };
   return eachSequence([&](int slot, int64_t first, int64_t rows, int64_t position) -> Status {
     KvCache<Real> &cache = state->kv(rank->index, slot, name);
     if (position > cache.tokens)
       return mismatch(name, slot, cache.tokens, position);
     cache.truncate(position); // what stood behind was a draft, or another sequence
-    cache.keys.insert(cache.keys.end(), k.row(first), k.row(first + rows));
-    cache.values.insert(cache.values.end(), v.row(first), v.row(first + rows));
+    append(cache.keys, k.row(first), k.row(first + rows));
+    append(cache.values, v.row(first), v.row(first + rows));
     cache.tokens += rows;
     return {};
   });

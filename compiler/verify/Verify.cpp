@@ -4,8 +4,8 @@
 // no second description of anything: the region runs in the interpreter, the kernels run from the catalogue, both on
 // the same random numbers, and both write their results and their caches.
 //
-// Tolerances (contracts, section 8): 2^-8 where the region rounds to bf16; sqrt(K) * 2^-22 where all is f32, K being the
-// longest sum behind an element; integers equal. Which experts a router picks hangs on roundings that the region itself
+// Tolerances (contracts, section 8): 2^-8 for a rounding to bf16, those on the longest way through the region added in
+// squares; sqrt(K) * 2^-22 where all is f32, K being the longest sum behind an element; integers equal. Which experts a router picks hangs on roundings that the region itself
 // asks for, so its ids are held against a second run of the region, with them.
 //
 //===----------------------------------------------------------------------===//
@@ -370,20 +370,30 @@ RefOperand RegionCheck::makeOperand(kernel::DispatchOp dispatch, size_t index, S
 
 double RegionCheck::toleranceOf(kernel::DispatchOp dispatch) const {
   double longest = 64;
-  bool rounds = false;
+  int roundings = 0;
+  DenseMap<Value, int> before; // roundings on the longest way to a value
   dispatch.getBody().walk([&](Operation *op) {
-    for (Value value : llvm::concat<Value>(llvm::to_vector(op->getOperands()), llvm::to_vector(op->getResults())))
-      if (auto type = dyn_cast<RankedTensorType>(value.getType()); type && type.getRank() > 1) {
+    int deepest = 0;
+    for (Value operand : op->getOperands()) {
+      deepest = std::max(deepest, before.lookup(operand));
+      if (auto type = dyn_cast<RankedTensorType>(operand.getType()); type && type.getRank() > 1)
         longest = std::max(longest, double(type.getShape().back()));
-        rounds |= type.getElementType().isBF16() && type.isDynamicDim(0);
-      }
+    }
+    for (Value result : op->getResults()) {
+      auto type = dyn_cast<RankedTensorType>(result.getType());
+      bool rounds = type && type.getElementType().isBF16();
+      before[result] = deepest + (rounds ? 1 + op->hasAttr("round_first") : 0);
+      roundings = std::max(roundings, before[result]);
+    }
+    if (auto append = dyn_cast<model::KvAppendOp>(op)) // what attention reads has been through the cache's type
+      roundings = std::max<int>(roundings, append.getCache().getType().getElementType().isBF16());
     // Sums that run over tokens too.
     if (auto rule = dyn_cast<model::GatedDeltaRuleOp>(op))
       longest = std::max(longest, 128.0 * rule.getState().getType().getKeyDim());
     if (auto attention = dyn_cast<model::AttentionOp>(op))
       longest = std::max(longest, 128.0 * attention.getCache().getType().getHeadDim());
   });
-  return rounds ? std::ldexp(1, -8) : std::sqrt(longest) * std::ldexp(1, -22);
+  return roundings ? std::sqrt(double(roundings)) * std::ldexp(1, -8) : std::sqrt(longest) * std::ldexp(1, -22);
 }
 
 std::pair<double, double> RegionCheck::compareRows(Slot &got, const RefTensor &want, int64_t from, int64_t to,

@@ -27,9 +27,10 @@ def Model_RopeOp : Model_Op<"rope", [Pure, AllTypesMatch<["x", "y"]> /*rope_c1*/
 def Model_KvAppendOp : Model_Op<"kv_append", [MemoryEffects<[MemRead, MemWrite]>]> {
   let summary = "Writes the rows' keys and values to the cache at their positions";
   let description = [{
-    Keys are stored after norm and RoPE, values raw (model specification, 10.1).
+    Keys are stored after norm and RoPE, values raw (model specification, 10.1), both rounded to the cache's element
+    type.
 
-    - (C1) `k` and `v` have `kv_heads * head_dim` channels of the cache's element type.
+    - (C1) `k` and `v` have `kv_heads * head_dim` channels.
 
     Example: `model.kv_append %k, %v, %cache, %batch : tensor<?x32xf32>, !model.kv_cache<2x16, f32>`
   }];

@@ -2,6 +2,7 @@
 
 #include "passes/Passes.h"
 #include "passes/fuse/Fusion.h"
+#include "runtime/kernels/linear/linear.h"
 
 #include "llvm/ADT/SetVector.h"
 
@@ -24,9 +25,12 @@ struct SameRows : FusionPattern<LinearOp> {
         linears.insert(other);
     if (linears.size() == 1)
       return rewriter.notifyMatchFailure(linear, "no other linear reads its rows");
-    SmallVector<Operation *> members = linears.takeVector();
-    Operation *first = *llvm::min_element(members, [](Operation *a, Operation *b) { return a->isBeforeInBlock(b); });
-    return formDispatch(rewriter, "linear", members, first);
+    SmallVector<Operation *> members(linears.begin(), linears.end());
+    llvm::sort(members, [](Operation *a, Operation *b) { return a->isBeforeInBlock(b); });
+    // A drafter's context has two projections a layer, all of the same rows: they go in groups the kernel can take.
+    if (members.size() > size_t(kernels::kMaxLinearOutputs))
+      members.truncate(kernels::kMaxLinearOutputs);
+    return formDispatch(rewriter, "linear", members, members.front());
   }
 };
 

@@ -61,7 +61,8 @@ LogicalResult bindAttention(RegionView &view) {
   kernels::AttentionSpec spec{};
   spec.kv_heads = int(cache.getKvHeads());
   spec.head_dim = int(cache.getHeadDim());
-  spec.type = dtypeOf(cache.getElementType());
+  spec.cache_type = dtypeOf(cache.getElementType());
+  spec.type = dtypeOf(attention ? attention.getY() : append.getV());
   spec.append = bool(append);
   spec.attend = bool(attention);
   spec.gate = bool(gate);
@@ -118,7 +119,7 @@ LogicalResult bindAttention(RegionView &view) {
                                out ? view.argument(out) : -1};
   std::string label =
       fmt::format("q{}_kv{}_d{}{}{}{}_{}", spec.q_heads, spec.kv_heads, spec.head_dim, gate ? "_gate" : "",
-                  spec.window ? fmt::format("_w{}", spec.window) : "", spec.block ? "_block" : "", DTypeName(spec.type));
+                  spec.window ? fmt::format("_w{}", spec.window) : "", spec.block ? "_block" : "", DTypeName(spec.cache_type));
   for (const char *entry : {"attn_decode", "attn_prefill"})
     view.binding.kernels.push_back({entry, kernels::ToFields(spec), label, args});
   return success();

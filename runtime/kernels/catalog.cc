@@ -159,6 +159,7 @@ struct Attention {
     if (2 * s.freqs > s.head_dim)
       return DataLossError(fmt::format("field freqs is {}, want at most half of head_dim ({})", s.freqs, s.head_dim));
     if (s.qk_norm) QWEN_RETURN_IF_ERROR(CheckEps(s.eps));
+    QWEN_RETURN_IF_ERROR(CheckFloat("cache_type", s.cache_type));
     return CheckFloat("type", s.type);
   }
   static int Args(const AttentionSpec&) { return kAttnArgs; }
@@ -169,7 +170,7 @@ struct Attention {
     return {.scratch = 4 * cpu::AttentionScratch(s.head_dim, s.freqs, group)};
   }
   static Work Part(const AttentionSpec& s, double rows, double context, double passes) {
-    double token = 2.0 * s.kv_heads * s.head_dim * Bytes(s.type);
+    double token = 2.0 * s.kv_heads * s.head_dim * Bytes(s.cache_type);
     double row = s.q_heads * s.head_dim * Bytes(s.type) * (s.gate ? 3 : 2);
     return {(s.attend ? passes * context * token + rows * row : 0) + (s.append ? 2 * rows * token : 0),
             s.attend ? 4 * rows * context * s.q_heads * s.head_dim : 0};

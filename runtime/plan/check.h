@@ -9,7 +9,8 @@ namespace qwen::plan {
 
 inline constexpr int32_t kMaxTp = 8;
 
-/// Every index, offset, size and reference of the plan. kDataLoss, `section steps: ...`. What a kernel demands of its
+/// Every index, offset, size and reference of the plan, whose enums must hold one of their values (the reader's decoder
+/// sees to that). kDataLoss, `section steps: ...`. What a kernel demands of its
 /// Spec and arguments is the catalogue's to check (runtime/kernels/catalog.h).
 Status CheckPlan(const Plan& plan);
 

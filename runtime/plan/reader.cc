@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "runtime/base/file.h"
@@ -50,11 +51,13 @@ class Decoder {
     return s->str();
   }
 
+  /// Numbers or structs, copied as bytes: FlatBuffers' verifier does not see to it that their lists are aligned.
   template <class T>
-  std::vector<T> Scalars(const flatbuffers::Vector<T>* list) {
-    if (!Spend(uint64_t{list->size()} * sizeof(T))) return {};
-    std::vector<T> out(list->size());
-    for (uint32_t i = 0; i < list->size(); ++i) out[i] = list->Get(i);
+  std::vector<std::remove_const_t<std::remove_pointer_t<T>>> Plain(const flatbuffers::Vector<T>* list) {
+    using Item = std::remove_const_t<std::remove_pointer_t<T>>;
+    if (!Spend(uint64_t{list->size()} * sizeof(Item))) return {};
+    std::vector<Item> out(list->size());
+    if (!out.empty()) std::memcpy(out.data(), list->Data(), out.size() * sizeof(Item));
     return out;
   }
 
@@ -95,11 +98,11 @@ Piece Decode(Decoder& d, const fb::Piece* piece) {
   Piece out;
   out.tensor = d.String(piece->tensor());
   out.e_count = piece->e_count();
-  for (fb::TensorType type : d.Scalars(piece->dtypes())) {
+  for (fb::TensorType type : d.Plain(piece->dtypes())) {
     d.Enum<fb::TensorType>(type, "weights", "a piece's type");
     out.dtypes.emplace_back(fb::EnumNameTensorType(type));
   }
-  out.shape = d.Scalars(piece->shape());
+  out.shape = d.Plain(piece->shape());
   out.view_rows = piece->view_rows();
   out.view_cols = piece->view_cols();
   out.src_row = piece->src_row();
@@ -117,7 +120,7 @@ Weight Decode(Decoder& d, const fb::Weight* weight) {
   out.name = d.String(weight->name());
   out.scheme = d.String(weight->scheme());
   out.dtype = d.Enum<DType>(weight->dtype(), "weights", "a type");
-  out.shape = d.Scalars(weight->shape());
+  out.shape = d.Plain(weight->shape());
   out.group = d.Enum<Group>(weight->group(), "weights", "a group");
   out.transform = d.Enum<Transform>(weight->transform(), "weights", "a transform");
   out.alternatives = d.Items(weight->alternatives(), [&](const fb::Alternative* alternative) {
@@ -133,7 +136,9 @@ Packed Decode(Decoder& d, const fb::Packed* packed) {
   out.rank = packed->rank();
   out.layout = d.Enum<Layout>(packed->layout(), "packed", "a layout");
   out.slices = d.Items(packed->slices(), [&](const fb::Slices* slices) {
-    return d.Items(slices->ranges(), [&](const fb::Range* range) { return Range{range->begin(), range->end()}; });
+    std::vector<Range> ranges;
+    for (const fb::Range& range : d.Plain(slices->ranges())) ranges.push_back({range.begin(), range.end()});
+    return ranges;
   });
   out.bytes = packed->bytes();
   out.net_bytes = packed->net_bytes();
@@ -150,8 +155,8 @@ Kernel Decode(Decoder& d, const fb::Kernel* kernel) {
     Field f;
     f.name = d.String(field->name());
     f.kind = d.Enum<Field::Kind>(field->kind(), "kernels", "a field's kind");
-    f.ints = d.Scalars(field->ints());
-    f.reals = d.Scalars(field->reals());
+    f.ints = d.Plain(field->ints());
+    f.reals = d.Plain(field->reals());
     return f;
   });
   return out;
@@ -165,7 +170,7 @@ Buffer Decode(Decoder& d, const fb::Buffer* buffer) {
   out.offset = buffer->offset();
   out.bytes = buffer->bytes();
   out.dtype = d.Enum<DType>(buffer->dtype(), "buffers", "a type");
-  out.shape = d.Scalars(buffer->shape());
+  out.shape = d.Plain(buffer->shape());
   return out;
 }
 
@@ -173,7 +178,7 @@ Step Decode(Decoder& d, const fb::Step* step) {
   Step out;
   out.kind = d.Enum<StepKind>(step->kind(), "steps", "a kind");
   out.kernel = step->kernel();
-  out.args = d.Scalars(step->args());
+  out.args = d.Plain(step->args());
   out.part = d.Enum<Part>(step->part(), "steps", "a part");
   out.waits = step->waits();
   out.bytes = step->bytes();
@@ -242,7 +247,7 @@ Plan Decode(Decoder& d, const fb::Plan* root) {
   plan.model.layers = model->layers();
   plan.model.vocab = model->vocab();
   plan.model.max_model_len = model->max_model_len();
-  plan.model.eos_ids = d.Scalars(model->eos_ids());
+  plan.model.eos_ids = d.Plain(model->eos_ids());
   plan.model.prefixes = d.Strings(model->prefixes());
   plan.model.weights_dir = d.String(model->weights_dir());
   const fb::Capacity* capacity = root->capacity();
@@ -266,12 +271,11 @@ bool AllZero(std::span<const uint8_t> bytes) {
 }
 
 /// Blobs lie behind the root in the order of their list, each at the next multiple of 64, and end the file.
-Status ReadBlobs(std::span<const uint8_t> file, const FileHeader& header,
-                 const flatbuffers::Vector<const fb::Blob*>& list, const ReaderOptions& options, Decoder& d,
-                 std::vector<Blob>* out) {
+Status ReadBlobs(std::span<const uint8_t> file, const FileHeader& header, const std::vector<fb::Blob>& list,
+                 const ReaderOptions& options, Decoder& d, std::vector<Blob>* out) {
   uint64_t end = header.root_offset + header.root_bytes;
-  for (uint32_t i = 0; i < list.size(); ++i) {
-    const fb::Blob& blob = *list.Get(i);
+  for (size_t i = 0; i < list.size(); ++i) {
+    const fb::Blob& blob = list[i];
     const uint64_t at = AlignFile(end);
     if (blob.offset() != at)
       return DataLossError(fmt::format("section blobs: blob {} is at byte {}, want {}", i, blob.offset(), at));
@@ -339,8 +343,9 @@ StatusOr<Plan> Parse(std::span<const uint8_t> file, const ReaderOptions& options
 
   Decoder d(root.size());
   Plan plan = Decode(d, fb::GetPlan(root.data()));
+  const std::vector<fb::Blob> blobs = d.Plain(fb::GetPlan(root.data())->blobs());
   QWEN_RETURN_IF_ERROR(d.status());
-  QWEN_RETURN_IF_ERROR(ReadBlobs(file, header, *fb::GetPlan(root.data())->blobs(), options, d, &plan.blobs));
+  QWEN_RETURN_IF_ERROR(ReadBlobs(file, header, blobs, options, d, &plan.blobs));
   QWEN_RETURN_IF_ERROR(d.status());
 
   if (options.check_sums) {

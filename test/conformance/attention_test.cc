@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "runtime/kernels/reference/ops.h"
 #include "test/conformance/harness.h"
@@ -23,6 +24,8 @@ struct Case {
   int window = 0;
   bool block = false;
   double factor = 1;
+  std::optional<DType> cache = {};  // the rows' type when absent
+  DType cache_type() const { return cache.value_or(type); }
 };
 
 const Case kCases[] = {
@@ -39,6 +42,8 @@ const Case kCases[] = {
     {"window over pages", {0, 0}, 1, 16, 8, kF, false, true, false, 70},
     {"scaled rotation", {0}, 1, 16, 8, kF, false, true, false, 0, false, 1.2},
     {"large head", {0, 0, 0}, 1, 256, 32, kB, true},
+    {"bf16 rows, f32 cache", {0, 0, 1, 1}, 2, 32, 16, kB, false, true, true, 0, false, 1, kF},
+    {"f32 rows, bf16 cache", {0, 0, 1, 1}, 2, 20, 4, kF, true, true, false, 0, false, 1, kB},
 };
 
 AttentionSpec SpecOf(const Case& c) {
@@ -48,7 +53,7 @@ AttentionSpec SpecOf(const Case& c) {
   s.gate = c.gate, s.qk_norm = c.norm, s.round_first = c.round_first, s.eps = 1e-6f, s.freqs = c.freqs;
   for (int j = 0; j < c.freqs; ++j) s.inv_freq[j] = static_cast<float>(std::pow(1e4, -1.0 * j / c.freqs));
   s.attention_factor = static_cast<float>(c.factor), s.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
-  s.window = c.window, s.block = c.block, s.append = 1, s.attend = 1, s.type = c.type;
+  s.window = c.window, s.block = c.block, s.append = 1, s.attend = 1, s.type = c.type, s.cache_type = c.cache_type();
   return s;
 }
 
@@ -122,7 +127,7 @@ struct Sequence {
   Values o;
 
   Sequence(const Model& model, Isa use) : m(model), isa(use), position(model.first) {
-    layer_bytes = 2LL * m.c.kv_heads * 32 * m.c.head_dim * DTypeBytes(m.c.type);
+    layer_bytes = 2LL * m.c.kv_heads * 32 * m.c.head_dim * DTypeBytes(m.c.cache_type());
     page_bytes = layer_offset + layer_bytes + 64;
     const int first_page = m.first / 32, pages = (m.first + m.tokens + 31) / 32 - first_page + 1;
     pool.assign((2 * pages + 3) * page_bytes, 0xff);
@@ -170,7 +175,8 @@ TEST_P(AttentionTest, OneChunkAgreesWithTheOracle) {
       Sequence s(m, GetParam());
       s.Feed(tokens, true);
       // A score's rounding moves a weight by as much: both sums count, and scores reach about 16.
-      ExpectNear(s.o, m.Want(tokens), Tolerance(c.type, 256.0 * (c.head_dim + tokens)), "o");
+      const DType coarser = c.type == kB || c.cache_type() == kB ? kB : kF;
+      ExpectNear(s.o, m.Want(tokens), Tolerance(coarser, 256.0 * (c.head_dim + tokens)), "o");
     }
 }
 

@@ -270,7 +270,9 @@ TEST_P(GdnTest, ABatchOfBothPartsTouchesItsOwnSlotsOnly) {
     EXPECT_EQ(std::memcmp(before.data(), pool.layer(2) - pool.layer_offset, before.size()), 0) << "another slot changed";
     for (int slot : {0, 1})
       for (int64_t i = -192; i < pool.slot_bytes - pool.layer_offset; ++i)
-        if (i < 0 || i >= pool.layout.bytes) ASSERT_EQ(pool.layer(slot)[i], 0xff) << "another layer's byte " << i;
+        if (i < 0 || i >= pool.layout.bytes) {
+          ASSERT_EQ(pool.layer(slot)[i], 0xff) << "another layer's byte " << i;
+        }
   }
 }
 

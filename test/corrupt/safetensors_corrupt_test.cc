@@ -1,6 +1,8 @@
 // Damaged and hostile safetensors headers.
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "runtime/plan/safetensors.h"
 
 namespace qwen::plan {
@@ -92,7 +94,6 @@ TEST(SafetensorsCorrupt, Entries) {
   EXPECT_EQ(shaped("[4611686018427387904]", "[0,0]"), where + "has the shape [4611686018427387904], which is too large");
   EXPECT_EQ(shaped("[2305843009213693953]", "[0,8]", "F64"),
             where + "has the shape [2305843009213693953], which is too large");
-  EXPECT_EQ(shaped("[1" + std::string(32 * 2, ',').replace(1, 0, "") + "]", "[0,8]").rfind("f: header", 0), 0u);
   std::string many = "[1";
   for (int i = 0; i < 32; ++i) many += ",1";
   EXPECT_EQ(shaped(many + "]", "[0,4]"), where + "has 33 dimensions, at most 32");
@@ -113,12 +114,12 @@ TEST(SafetensorsCorrupt, HolesAndOverlaps) {
   };
   EXPECT_EQ(two("[0,4]", "[4,8]", 8), "ok");
   EXPECT_EQ(two("[4,8]", "[0,4]", 8), "ok");
-  // The header takes 121 bytes with its length.
-  EXPECT_EQ(two("[0,4]", "[5,9]", 9), "f: tensor \"b\": begins at byte 126, but the one before ends at 125");
-  EXPECT_EQ(two("[0,4]", "[3,7]", 7), "f: tensor \"b\": begins at byte 124, but the one before ends at 125");
-  EXPECT_EQ(two("[0,4]", "[0,4]", 4), "f: tensor \"b\": begins at byte 121, but the one before ends at 125");
-  EXPECT_EQ(two("[1,5]", "[5,9]", 9), "f: tensor \"a\": begins at byte 122, but the one before ends at 121");
-  EXPECT_EQ(two("[0,4]", "[4,8]", 9), "f: the last tensor ends at byte 129, but the file has 130");
+  // The header takes 113 bytes with its length.
+  EXPECT_EQ(two("[0,4]", "[5,9]", 9), "f: tensor \"b\": begins at byte 118, but the one before ends at 117");
+  EXPECT_EQ(two("[0,4]", "[3,7]", 7), "f: tensor \"b\": begins at byte 116, but the one before ends at 117");
+  EXPECT_EQ(two("[0,4]", "[0,4]", 4), "f: tensor \"b\": begins at byte 113, but the one before ends at 117");
+  EXPECT_EQ(two("[1,5]", "[5,9]", 9), "f: tensor \"a\": begins at byte 114, but the one before ends at 113");
+  EXPECT_EQ(two("[0,4]", "[4,8]", 9), "f: the last tensor ends at byte 121, but the file has 122");
 }
 
 TEST(SafetensorsCorrupt, Metadata) {

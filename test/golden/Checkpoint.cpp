@@ -69,6 +69,13 @@ const StoredTensor *TensorFiles::find(const std::string &name) const {
   return it == tensors.end() ? nullptr : &it->second;
 }
 
+std::vector<std::string> TensorFiles::names() const {
+  std::vector<std::string> out;
+  for (const auto &[name, tensor] : tensors)
+    out.push_back(name);
+  return out;
+}
+
 //===----------------------------------------------------------------------===//
 // Weight map
 //===----------------------------------------------------------------------===//

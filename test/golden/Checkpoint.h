@@ -36,6 +36,7 @@ public:
   static StatusOr<TensorFiles> open(const std::string &dir, const std::string &prefix);
 
   const StoredTensor *find(const std::string &name) const;
+  std::vector<std::string> names() const;
 
 private:
   std::map<std::string, StoredTensor> tensors;

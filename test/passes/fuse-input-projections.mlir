@@ -24,6 +24,31 @@ module {
 
 // -----
 
+// Nine of the same rows: eight, as many as a kernel takes, and one.
+// CHECK-LABEL: @nine
+// CHECK: %[[OUT:.+]]:8 = kernel.dispatch @linear
+// CHECK-COUNT-8: model.linear
+// CHECK: kernel.yield
+// CHECK: %[[LAST:.+]] = model.linear
+// CHECK-NOT: kernel.dispatch
+// CHECK: return %[[OUT]]#0, {{.*}}, %[[OUT]]#7, %[[LAST]]
+func.func @nine(%h: tensor<?x40xf32>, %w: tensor<4x40xf32>) -> (tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>,
+    tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>) {
+  %a = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  %b = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  %c = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  %d = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  %e = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  %f = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  %g = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  %i = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  %j = model.linear %h, %w : (tensor<?x40xf32>, tensor<4x40xf32>) -> tensor<?x4xf32>
+  return %a, %b, %c, %d, %e, %f, %g, %i, %j : tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>,
+    tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>
+}
+
+// -----
+
 // Alone with its rows.
 // CHECK-LABEL: @single
 // CHECK-NOT: kernel.dispatch

@@ -115,3 +115,71 @@ module {
     return %next, %l : tensor<?xi32>, tensor<?x101xf32>
   }
 }
+
+// -----
+
+// A block of experts is two dispatches: the norm goes with the router, shared expert and residual with the experts.
+// CHECK-LABEL: func.func @experts
+// CHECK-SAME: %[[X:[^:]+]]: tensor<?x40xbf16>
+// CHECK: %[[R:.+]]:3 = kernel.dispatch @router(%{{.+}} = %[[X]] : {{.*}} -> (tensor<?x40xbf16>, tensor<?x2xf32>, tensor<?x2xi32>) attributes {origin = "layers.0.router"}
+// CHECK: %[[Y:.+]] = kernel.dispatch @experts(%{{.+}} = %[[R]]#0 : {{.*}}, %{{.+}} = %[[R]]#1 : {{.*}}, %{{.+}} = %[[R]]#2 : {{.*}}, %{{.+}} = %[[X]] : tensor<?x40xbf16>) -> (tensor<?x40xbf16>) attributes {origin = "layers.0.moe"}
+// CHECK: model.combine
+// CHECK: model.add
+// CHECK-NOT: kernel.dispatch
+// CHECK: return %[[Y]]
+module {
+  func.func @experts(%x: tensor<?x40xbf16>, %n: tensor<40xf32>, %wr: tensor<7x40xbf16>, %gu: tensor<7x32x40xbf16>,
+                     %d: tensor<7x40x16xbf16>, %sgu: tensor<24x40xbf16>, %sd: tensor<40x24xbf16>, %sg: tensor<1x40xbf16>)
+      -> tensor<?x40xbf16> attributes {model.program = "step", model.rank = 0 : i64} {
+    %h = model.rms_norm %x, %n eps 1.0e-06 : tensor<?x40xbf16>, tensor<40xf32> loc("layers.0.norm2")
+    %w, %ids = model.router %h, %wr renormalize : (tensor<?x40xbf16>, tensor<7x40xbf16>) -> (tensor<?x2xf32>, tensor<?x2xi32>) loc("layers.0.router")
+    %r = model.experts %h, %w, %ids, %gu, %d first_expert 0
+      : (tensor<?x40xbf16>, tensor<?x2xf32>, tensor<?x2xi32>, tensor<7x32x40xbf16>, tensor<7x40x16xbf16>) -> tensor<?x40xbf16> loc("layers.0.moe")
+    %g = model.linear %h, %sgu : (tensor<?x40xbf16>, tensor<24x40xbf16>) -> tensor<?x24xbf16> loc("layers.0.shared")
+    %u = model.linear %h, %sgu : (tensor<?x40xbf16>, tensor<24x40xbf16>) -> tensor<?x24xbf16> loc("layers.0.shared")
+    %m = model.silu_mul %g, %u : tensor<?x24xbf16> loc("layers.0.shared")
+    %s = model.linear %m, %sd : (tensor<?x24xbf16>, tensor<40x24xbf16>) -> tensor<?x40xbf16> loc("layers.0.shared")
+    %gate = model.linear %h, %sg : (tensor<?x40xbf16>, tensor<1x40xbf16>) -> tensor<?x1xf32> loc("layers.0.shared")
+    %y = model.combine %r, %s, %gate : tensor<?x40xbf16>, tensor<?x1xf32> loc("layers.0.moe")
+    %x2 = model.add %y, %x : tensor<?x40xbf16> loc("layers.0")
+    return %x2 : tensor<?x40xbf16>
+  }
+}
+
+// -----
+
+// On a rank the residual and the next norm move to the sums; the projections around them stand without.
+// CHECK-LABEL: func.func @dense_r0
+// CHECK-SAME: %[[P:[^:]+]]: tensor<?x40xf32>, %[[X:[^:]+]]: tensor<?x40xbf16>
+// CHECK: %[[S:.+]]:2 = kernel.dispatch @all_reduce(%{{.+}} = %[[P]] : {{.*}}, %{{.+}} = %[[X]] : {{.*}} -> (tensor<?x40xbf16>, tensor<?x40xbf16>)
+// CHECK: %[[M:.+]] = kernel.dispatch @linear(%{{.+}} = %[[S]]#1 :
+// CHECK: model.silu_mul
+// CHECK: %[[D:.+]] = kernel.dispatch @linear(%{{.+}} = %[[M]] : {{.*}} -> (tensor<?x40xf32>)
+// CHECK: %[[X2:.+]] = kernel.dispatch @all_reduce(%{{.+}} = %[[D]] : {{.*}}, %{{.+}} = %[[S]]#0 : {{.*}} -> (tensor<?x40xbf16>)
+// CHECK: %[[L:.+]] = kernel.dispatch @lm_head(%{{.+}} = %[[X2]] : {{.*}} -> (tensor<?x64xf32>)
+// CHECK: %[[A:.+]] = kernel.dispatch @all_reduce(%{{.+}} = %[[L]] :
+// CHECK-NEXT: model.all_gather
+// CHECK: kernel.dispatch @lm_head(%{{.+}} = %[[A]] :
+// CHECK-NEXT: model.sample
+// CHECK-NOT: kernel.dispatch
+module {
+  func.func @dense_r0(%p: tensor<?x40xf32>, %x: tensor<?x40xbf16>, %n: tensor<40xf32>, %wg: tensor<16x40xbf16>,
+                      %wd: tensor<40x16xbf16>, %wl: tensor<64x40xbf16>, %batch: !model.batch) -> tensor<?xi32>
+      attributes {model.program = "step", model.rank = 0 : i64} {
+    %s = model.all_reduce %p : tensor<?x40xf32> -> tensor<?x40xbf16>
+    %x1 = model.add %s, %x : tensor<?x40xbf16>
+    %h = model.rms_norm %x1, %n eps 1.0e-06 : tensor<?x40xbf16>, tensor<40xf32>
+    %g = model.linear %h, %wg : (tensor<?x40xbf16>, tensor<16x40xbf16>) -> tensor<?x16xbf16>
+    %u = model.linear %h, %wg : (tensor<?x40xbf16>, tensor<16x40xbf16>) -> tensor<?x16xbf16>
+    %m = model.silu_mul %g, %u : tensor<?x16xbf16>
+    %d = model.linear %m, %wd : (tensor<?x16xbf16>, tensor<40x16xbf16>) -> tensor<?x40xf32>
+    %t = model.all_reduce %d : tensor<?x40xf32> -> tensor<?x40xbf16>
+    %x2 = model.add %t, %x1 : tensor<?x40xbf16>
+    %r = model.logit_rows %x2, %batch : tensor<?x40xbf16> -> tensor<?x40xbf16>
+    %f = model.rms_norm %r, %n eps 1.0e-06 : tensor<?x40xbf16>, tensor<40xf32>
+    %l = model.lm_head %f, %wl : (tensor<?x40xbf16>, tensor<64x40xbf16>) -> tensor<?x64xf32>
+    %a = model.all_gather %l counts [64, 37] : tensor<?x64xf32> -> tensor<?x101xf32>
+    %next = model.sample %a, %batch : tensor<?x101xf32> -> tensor<?xi32>
+    return %next : tensor<?xi32>
+  }
+}

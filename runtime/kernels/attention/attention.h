@@ -1,6 +1,6 @@
 // attention: QK norm, RoPE, cache write and paged softmax attention with its output gate, in one region.
 //
-// Page: [layer][K, V][kv_heads][32][head_dim] of the model's type, K after norm and RoPE (contracts, section 5). Keys are
+// Page: [layer][K, V][kv_heads][32][head_dim] of the cache's type, K after norm and RoPE (contracts, section 5). Keys are
 // visited in order of position, in whole pages, so a row's bits do not depend on how its prompt was cut or on its batch.
 // Decode is bound by the cache's bytes: 2 * kv_heads * head_dim * bytes a visible token.
 #ifndef QWEN_RUNTIME_KERNELS_ATTENTION_ATTENTION_H_
@@ -27,14 +27,15 @@ struct AttentionSpec {
   int block;   // a row sees the later rows of its own step too
   int append;  // writes k and v to the cache
   int attend;  // reads q, writes o; 0 for a context that is only cached
-  DType type;
+  DType type;        // of q, k, v and o
+  DType cache_type;  // of the page: keys and values are rounded to it once, as they are written
 
   template <class V>
   void Visit(V& v) {
     v("q_heads", q_heads), v("kv_heads", kv_heads), v("head_dim", head_dim), v("kv_map", kv_map, q_heads);
     v("gate", gate), v("qk_norm", qk_norm), v("round_first", round_first), v("eps", eps), v("freqs", freqs);
     v("inv_freq", inv_freq, freqs), v("attention_factor", attention_factor), v("scale", scale);
-    v("window", window), v("block", block), v("append", append), v("attend", attend), v("type", type);
+    v("window", window), v("block", block), v("append", append), v("attend", attend), v("type", type), v("cache_type", cache_type);
   }
 };
 enum AttentionArg {

@@ -55,13 +55,14 @@ struct AttnPages {
 
 inline void AttnAppend(const AttentionSpec& s, const Launch& l, const AttnSpace& w, const AttnPages& pages, int seq) {
   const long long token = l.batch->cu_tokens[seq];
-  const int rows = l.batch->cu_tokens[seq + 1] - l.batch->cu_tokens[seq], bytes = DTypeBytes(s.type);
+  const int rows = l.batch->cu_tokens[seq + 1] - l.batch->cu_tokens[seq], bytes = DTypeBytes(s.cache_type);
   for (int t = 0; t < rows; ++t) {
     const int position = l.batch->position[seq] + t;
     const long long from = ((token + t) * s.kv_heads + pages.kv_head) * s.head_dim;
     const long long to = 1LL * (position % kPageTokens) * s.head_dim * bytes;
-    __builtin_memcpy(pages.Values(position / kPageTokens) + to,
-                     static_cast<const unsigned char*>(l.args[kAttnV]) + from * bytes, 1LL * s.head_dim * bytes);
+    unsigned char* value = pages.Values(position / kPageTokens) + to;
+    WidenRow(s.type, l.args[kAttnV], from, s.head_dim, w.head);
+    ForRuns(s.head_dim, [&](int i, int run) { StoreTyped(s.cache_type, value, i, LoadPart(w.head + i, run), run); });
     unsigned char* key = pages.Keys(position / kPageTokens) + to;
     WidenRow(s.type, l.args[kAttnK], from, s.head_dim, w.head);
     // Rounded once, as it goes into the cache.
@@ -72,7 +73,7 @@ inline void AttnAppend(const AttentionSpec& s, const Launch& l, const AttnSpace&
       AttnAngles(s, w, position);
       AttnRotate(s, w, w.head);
     }
-    ForRuns(s.head_dim, [&](int i, int run) { StoreTyped(s.type, key, i, LoadPart(w.head + i, run), run); });
+    ForRuns(s.head_dim, [&](int i, int run) { StoreTyped(s.cache_type, key, i, LoadPart(w.head + i, run), run); });
   }
 }
 
@@ -169,10 +170,10 @@ inline void AttnAttend(const AttentionSpec& s, const Launch& l, const AttnSpace&
         float* q = w.q + static_cast<long long>(item) * w.d16;
         float* sum = w.sum + static_cast<long long>(item) * w.d16;
         if (group - g >= 4) {
-          AttnPageOf<4>(s.type, s.head_dim, s.scale, keys, values, begin, end, q, sum, w.highest + item, w.norm + item);
+          AttnPageOf<4>(s.cache_type, s.head_dim, s.scale, keys, values, begin, end, q, sum, w.highest + item, w.norm + item);
           g += 4;
         } else {
-          AttnPageOf<1>(s.type, s.head_dim, s.scale, keys, values, begin, end, q, sum, w.highest + item, w.norm + item);
+          AttnPageOf<1>(s.cache_type, s.head_dim, s.scale, keys, values, begin, end, q, sum, w.highest + item, w.norm + item);
           g += 1;
         }
       }
@@ -226,7 +227,7 @@ inline void AttnSequences(const void* spec, const Launch& l, int begin, int end)
       pages.layer = static_cast<unsigned char*>(l.args[kAttnCache]);
       pages.table = batch.page_table + static_cast<long long>(batch.table_row[seq]) * batch.max_pages;
       pages.page_bytes = l.state->page_bytes;
-      pages.head_bytes = 1LL * kPageTokens * s.head_dim * DTypeBytes(s.type);
+      pages.head_bytes = 1LL * kPageTokens * s.head_dim * DTypeBytes(s.cache_type);
       pages.values = pages.head_bytes * s.kv_heads;
       pages.kv_head = kv_head;
       if (s.append) AttnAppend(s, l, w, pages, seq);

@@ -3,7 +3,8 @@
 // Scalar loops over row-major `[tokens, channels]` arrays, heads flattened into channels. Every value is a `Real`, float
 // or double; sums over channels and keys run in double either way, so that what a comparison shows is the other side's
 // error. The functions do not round: the caller rounds a result to its type, once, where the op says "rounded once". The
-// one rounding inside an op is a parameter (`RmsNorm`). In double nothing is ever rounded. An array may be empty: a rank of a ragged shard can own no channel at all.
+// one rounding inside an op is a parameter (`RmsNorm`). In double nothing is ever rounded. An array may be empty: a rank
+// of a ragged shard can own no channel at all.
 #ifndef QWEN_RUNTIME_KERNELS_REFERENCE_OPS_H_
 #define QWEN_RUNTIME_KERNELS_REFERENCE_OPS_H_
 

@@ -447,15 +447,6 @@ func.func @kv_append_channels(%k: tensor<?x32xf32>, %v: tensor<?x16xf32>, %c: !m
 
 // -----
 
-// kv_append_c1
-func.func @kv_append_type(%k: tensor<?x32xbf16>, %c: !model.kv_cache<2x16, f32>, %batch: !model.batch) {
-  // expected-error @+1 {{k and v must have the cache's element type 'f32'}}
-  model.kv_append %k, %k, %c, %batch : tensor<?x32xbf16>, tensor<?x32xbf16>, !model.kv_cache<2x16, f32>
-  return
-}
-
-// -----
-
 // attention_c1
 func.func @attention_type(%q: tensor<?x32xf32>, %c: !model.kv_cache<2x16, f32>, %batch: !model.batch) {
   // expected-error @+1 {{all of {q, y} have same type}}

@@ -14,7 +14,7 @@ namespace qwen::exec {
 namespace {
 
 using plan::Part;
-using testing::AddKernel, testing::FakeSpec, testing::kFakeThreads, testing::ProgramBuilder;
+using test::AddKernel, test::FakeSpec, test::kFakeThreads, test::ProgramBuilder;
 
 plan::Plan EmptyPlan(int tp = 1) {
   plan::Plan plan;

@@ -9,7 +9,7 @@
 namespace qwen::kernels {
 namespace {
 
-using exec::testing::kFakeScratch, exec::testing::kFakeShared, exec::testing::kFakeThreads;
+using exec::test::kFakeScratch, exec::test::kFakeShared, exec::test::kFakeThreads;
 
 StatusOr<SpecPtr> Decode(const plan::Fields& fields) {
   if (fields.size() != 1) return DataLossError("spec has " + std::to_string(fields.size()) + " fields, the kernel takes 1");

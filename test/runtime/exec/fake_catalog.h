@@ -4,7 +4,7 @@
 
 #include "runtime/plan/plan.h"
 
-namespace qwen::exec::testing {
+namespace qwen::exec::test {
 
 inline constexpr int kFakeThreads = 8;  // at most
 inline constexpr int kFakeScratch = 256, kFakeShared = 64;
@@ -20,6 +20,6 @@ inline plan::Fields FakeSpec(int64_t add) {
   return {field};
 }
 
-}  // namespace qwen::exec::testing
+}  // namespace qwen::exec::test
 
 #endif  // QWEN_TEST_RUNTIME_EXEC_FAKE_CATALOG_H_

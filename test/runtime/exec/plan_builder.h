@@ -10,7 +10,7 @@
 #include "runtime/kernels/catalog.h"
 #include "runtime/plan/plan.h"
 
-namespace qwen::exec::testing {
+namespace qwen::exec::test {
 
 /// Adds a record, or finds the equal one, and returns its index.
 inline int32_t AddKernel(plan::Plan* plan, const std::string& entry, const std::string& family, plan::Fields spec) {
@@ -101,6 +101,6 @@ class ProgramBuilder {
   plan::Program program_;
 };
 
-}  // namespace qwen::exec::testing
+}  // namespace qwen::exec::test
 
 #endif  // QWEN_TEST_RUNTIME_EXEC_PLAN_BUILDER_H_

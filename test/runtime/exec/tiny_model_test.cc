@@ -22,7 +22,7 @@ namespace qwen::exec {
 namespace {
 
 using plan::Layout, plan::Part, plan::Range;
-using testing::AddKernel, testing::ProgramBuilder;
+using test::AddKernel, test::ProgramBuilder;
 
 constexpr int kHidden = 40, kInter = 80, kVocab = 200;
 constexpr float kEps = 1e-6f;
@@ -208,7 +208,7 @@ struct Result {
   std::vector<int32_t> next;
   bool operator==(const Result&) const = default;
 };
-Result Run(const plan::Plan& plan, DType dtype, int threads, int runs = 1) {
+Result RunTiny(const plan::Plan& plan, DType dtype, int threads, int runs = 1) {
   Result result;
   auto weights = RandomWeights(plan, kSeed);
   ExecutorOptions options;
@@ -231,9 +231,9 @@ Result Run(const plan::Plan& plan, DType dtype, int threads, int runs = 1) {
   return result;
 }
 
-class TinyModel : public ::testing::TestWithParam<std::tuple<DType, int>> {};
+class TinyModel : public testing::TestWithParam<std::tuple<DType, int>> {};
 INSTANTIATE_TEST_SUITE_P(All, TinyModel,
-                         ::testing::Combine(::testing::Values(DType::kF32, DType::kBF16), ::testing::Values(1, 2, 3, 5, 7)),
+                         testing::Combine(testing::Values(DType::kF32, DType::kBF16), testing::Values(1, 2, 3, 5, 7)),
                          [](const auto& info) {
                            return std::string(DTypeName(std::get<0>(info.param))) + "_tp" +
                                   std::to_string(std::get<1>(info.param));
@@ -244,7 +244,7 @@ TEST_P(TinyModel, AgreesWithPlainLoops) {
   const auto [dtype, tp] = GetParam();
   const Tiny tiny(dtype, tp);
   const double bound = dtype == DType::kF32 ? 1e-5 : 1e-2;
-  const Result result = Run(tiny.plan, dtype, 1);
+  const Result result = RunTiny(tiny.plan, dtype, 1);
   ASSERT_EQ(result.next.size(), kWanted.size());
   ASSERT_EQ(result.logits.size(), kWanted.size() * kVocab);
   for (size_t t = 0; t < kTokens.size(); ++t)
@@ -262,8 +262,8 @@ TEST_P(TinyModel, AgreesWithPlainLoops) {
 TEST_P(TinyModel, ThreadsChangeNoBit) {
   const auto [dtype, tp] = GetParam();
   const Tiny tiny(dtype, tp);
-  const Result one = Run(tiny.plan, dtype, 1, 3);
-  for (int threads : {2, 3, 4}) EXPECT_EQ(Run(tiny.plan, dtype, threads, 3), one) << threads << " threads";
+  const Result one = RunTiny(tiny.plan, dtype, 1, 3);
+  for (int threads : {2, 3, 4}) EXPECT_EQ(RunTiny(tiny.plan, dtype, threads, 3), one) << threads << " threads";
 }
 
 // Without one rank's collective nothing runs; without the collective on all ranks the sum is a part of itself.
@@ -274,12 +274,12 @@ TEST(TinyModelFaults, AMissingAllReduceShows) {
       return step.kind == plan::StepKind::kCollective && step.part == Part::kAll;
     });
   };
-  const Result whole = Run(tiny.plan, DType::kF32, 1);
+  const Result whole = RunTiny(tiny.plan, DType::kF32, 1);
   drop(1);
   auto refused = Executor::Create(tiny.plan, *RandomWeights(tiny.plan, kSeed), {});
   EXPECT_EQ(refused.status().message(), "program step: rank 1 has 1 collectives, rank 0 has 2");
   drop(0);
-  const Result part = Run(tiny.plan, DType::kF32, 1);
+  const Result part = RunTiny(tiny.plan, DType::kF32, 1);
   EXPECT_GT(RelativeError(part.hidden.data(), {whole.hidden.begin(), whole.hidden.end()}), 0.1);
 }
 

@@ -62,7 +62,7 @@ struct PackCase {
 };
 
 // Element i of the weight has the value i + 1, so that no element is a padding zero; below 2^8 also in bf16.
-class PackTest : public ::testing::TestWithParam<PackCase> {
+class PackTest : public testing::TestWithParam<PackCase> {
  protected:
   std::vector<uint8_t> Source(DType dtype) const {
     int64_t count = 1;
@@ -127,10 +127,10 @@ const PackCase kMatrices[] = {
 };
 const PackCase kVectors[] = {{"vector", {37}, {}}, {"vector_slices", {37}, {{{3, 7}, {20, 21}}}}};
 auto CaseName = [](const auto& info) { return info.param.name; };
-INSTANTIATE_TEST_SUITE_P(Matrices, PackTest, ::testing::ValuesIn(kMatrices), CaseName);
-INSTANTIATE_TEST_SUITE_P(Vectors, PackTest, ::testing::ValuesIn(kVectors), CaseName);
+INSTANTIATE_TEST_SUITE_P(Matrices, PackTest, testing::ValuesIn(kMatrices), CaseName);
+INSTANTIATE_TEST_SUITE_P(Vectors, PackTest, testing::ValuesIn(kVectors), CaseName);
 class TileTest : public PackTest {};
-INSTANTIATE_TEST_SUITE_P(Matrices, TileTest, ::testing::ValuesIn(kMatrices), CaseName);
+INSTANTIATE_TEST_SUITE_P(Matrices, TileTest, testing::ValuesIn(kMatrices), CaseName);
 
 TEST_P(PackTest, RowsAreAsInTheFile) {
   const Slice want = Expected();
@@ -219,12 +219,12 @@ TEST(Formats, ConvertsToTheNearest) {
 // --- Loading ---------------------------------------------------------------------------------------------------------
 
 /// A checkpoint folder of one file, made for one test.
-class LoadTest : public ::testing::Test {
+class LoadTest : public testing::Test {
  protected:
   void SetUp() override {
     dir_ = std::filesystem::temp_directory_path() /
            ("qwen_weights_test_" + std::to_string(::getpid()) + "_" +
-            ::testing::UnitTest::GetInstance()->current_test_info()->name());
+            testing::UnitTest::GetInstance()->current_test_info()->name());
     std::filesystem::create_directory(dir_);
     plan_.model.prefixes = {"model."};
     Tensor("model.embed_tokens.weight", DType::kF32, {4, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
