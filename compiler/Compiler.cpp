@@ -19,15 +19,18 @@ namespace model = qwen::ir::model;
 namespace qwen::compiler {
 namespace {
 
-// Keeps the first error of a run of passes; its notes are for qwen-opt.
+// Keeps the first error of a run of passes; its first note is what the user can do.
 class FirstError {
 public:
   explicit FirstError(MLIRContext *context) : handler(context, [this](Diagnostic &diagnostic) {
-    if (diagnostic.getSeverity() == DiagnosticSeverity::Error && message.empty())
+    if (diagnostic.getSeverity() == DiagnosticSeverity::Error && message.empty()) {
       message = diagnostic.str();
+      for (Diagnostic &note : diagnostic.getNotes())
+        hint = hint.empty() ? note.str() : hint;
+    }
     return success();
   }) {}
-  std::string message;
+  std::string message, hint;
 
 private:
   ScopedDiagnosticHandler handler;
@@ -66,6 +69,7 @@ StatusOr<CompileResult> compile(const CompileOptions &options) {
 
   MLIRContext context(MLIRContext::Threading::DISABLED); // one order of everything, and no pool to start
   context.loadDialect<func::FuncDialect, model::ModelDialect, ir::kernel::KernelDialect, ir::plan::PlanDialect>();
+  context.printOpOnDiagnostic(false); // one line for the user; qwen-opt prints the op
   QWEN_ASSIGN_OR_RETURN(std::string configPath, resolveConfigPath(options.configOrDir));
   ImportOptions importOptions{.dtype = options.dtype, .maxModelLen = options.maxModelLen, .maxRows = options.maxRows,
                               .drafterPath = options.drafter};
@@ -103,7 +107,7 @@ StatusOr<CompileResult> compile(const CompileOptions &options) {
       // A config the importer took and a pass refuses is a model we do not run, unless the check between stages spoke.
       if (error.message.empty())
         return InternalError(fmt::format("stage {} failed without a word", stageName(stage).str()));
-      return UnimplementedError(fmt::format("{}: {}", configPath, error.message));
+      return UnimplementedError(fmt::format("{}: {}", configPath, error.message), error.hint);
     }
     if (!options.dumpDir.empty())
       QWEN_RETURN_IF_ERROR(WriteFileAtomic(

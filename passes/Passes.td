@@ -172,8 +172,8 @@ def FuseGateUp : FusePass<"fuse-gate-up"> {
 def FuseInputProjections : FusePass<"fuse-input-projections"> {
   let summary = "Merges the linears that read the same rows";
   let description = [{
-    The rows are loaded once and the small matrices (gates of one row a head) ride along with the big one. More than
-    eight, the most that a kernel has outputs for, become several dispatches.
+    The rows are loaded once and the small matrices (gates of one row a head) ride along with the big one. More of them
+    than a kernel has outputs for become several dispatches.
 
         %qkv = linear %h, @qkv                         %qkv, %z, %b, %a = kernel.dispatch @linear(%h, ...) {
         %z = linear %h, @z ; ...          becomes        all of them, in their order

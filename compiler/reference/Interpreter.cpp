@@ -147,6 +147,10 @@ private:
     return InvalidArgumentError(name + ": slot " + std::to_string(slot) + " holds " + std::to_string(holds) +
                                 " tokens, the batch goes on at position " + std::to_string(wants));
   }
+  Status misshapen(const std::string &name, int slot, int64_t holds, int64_t wants) {
+    return InvalidArgumentError(name + ": slot " + std::to_string(slot) + " was given " + std::to_string(holds) +
+                                " numbers, the layer's state has " + std::to_string(wants));
+  }
 
   Status eval(model::WeightOp op);
   Status eval(model::StateOp op);
@@ -781,6 +785,8 @@ template <class Real> Status Interpreter<Real>::Impl::eval(model::AttentionOp op
     const KvCache<Real> &cache = state->kv(rank->index, slot, name);
     if (cache.tokens < position + rows)
       return mismatch(name, slot, cache.tokens, position + rows);
+    if (int64_t(cache.keys.size()) != cache.tokens * shape.kv_heads * shape.head_dim)
+      return misshapen(name, slot, cache.keys.size(), cache.tokens * shape.kv_heads * shape.head_dim);
     const Real *keys = cache.keys.data(), *values = cache.values.data();
     if (faulty(Fault::KvLostAtSplit, position > 0)) {
       keys += position * shape.kv_heads * shape.head_dim;
@@ -817,12 +823,14 @@ template <class Real> Status Interpreter<Real>::Impl::eval(model::CausalConv1dOp
   QWEN_RETURN_IF_ERROR(eachSequence([&](int slot, int64_t first, int64_t rows, int64_t position) -> Status {
     RecurrentState<Real> &part = state->recurrent(rank->index, slot, name);
     bool kept = !part.conv.empty() && faulty(Fault::ConvHistoryKept, position == 0);
-    if ((position == 0 && !kept) || part.conv.empty()) {
+    if ((position == 0 && !kept) || !part.convTokens) { // not conv.empty(): a rank without heads has no channels
       part.conv.assign((width - 1) * channels, 0);
       part.convTokens = 0;
     }
     if (part.convTokens != position && !kept)
       return mismatch(name, slot, part.convTokens, position);
+    if (int64_t(part.conv.size()) != (width - 1) * channels)
+      return misshapen(name, slot, part.conv.size(), (width - 1) * channels);
     if (faulty(Fault::ConvHistoryLostAtSplit, position > 0))
       std::fill(part.conv.begin(), part.conv.end(), Real(0));
     Real *out = y.values.data() + first * channels;
@@ -894,12 +902,14 @@ template <class Real> Status Interpreter<Real>::Impl::eval(model::GatedDeltaRule
   QWEN_RETURN_IF_ERROR(eachSequence([&](int slot, int64_t first, int64_t rows, int64_t position) -> Status {
     RecurrentState<Real> &part = state->recurrent(rank->index, slot, name);
     bool kept = !part.s.empty() && faulty(Fault::StateKept, position == 0);
-    if ((position == 0 && !kept) || part.s.empty()) {
+    if ((position == 0 && !kept) || !part.stateTokens) {
       part.s.assign(shape.value_heads * shape.key_dim * shape.value_dim, 0);
       part.stateTokens = 0;
     }
     if (part.stateTokens != position && !kept)
       return mismatch(name, slot, part.stateTokens, position);
+    if (int64_t(part.s.size()) != shape.value_heads * shape.key_dim * shape.value_dim)
+      return misshapen(name, slot, part.s.size(), shape.value_heads * shape.key_dim * shape.value_dim);
     if (faulty(Fault::StateLostAtSplit, position > 0))
       std::fill(part.s.begin(), part.s.end(), Real(0));
     if (faulty(Fault::StateTransposed, position > 0 && shape.key_dim == shape.value_dim))

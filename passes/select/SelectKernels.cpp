@@ -134,10 +134,12 @@ struct SelectKernels : impl::SelectKernelsBase<SelectKernels> {
   LogicalResult refuseSchemes(ModuleOp module) {
     for (auto param : module.getOps<model::ParamOp>()) {
       auto type = cast<RankedTensorType>(param.getType());
-      if (auto scheme = dyn_cast_or_null<model::SchemeAttr>(type.getEncoding()))
-        return emitError(param.getLoc()) << "weight " << param.getSymName() << " is stored as " << scheme.getFormat()
-                                         << " (" << scheme.getGroupN() << " x " << scheme.getGroupK()
-                                         << "), which no cpu kernel reads yet";
+      if (auto scheme = dyn_cast_or_null<model::SchemeAttr>(type.getEncoding())) {
+        auto diagnostic = emitError(param.getLoc()) << "weight " << param.getSymName() << " is stored as "
+                                                    << scheme.getFormat() << ", which no cpu kernel reads yet";
+        diagnostic.attachNote() << "use the checkpoint in bf16, before quantisation";
+        return diagnostic;
+      }
     }
     return success();
   }

@@ -135,9 +135,10 @@ public:
     auto found = layouts.find(value);
     return found == layouts.end() ? nullptr : &found->second;
   }
-  Ranges ranges(Value value, int64_t rank) const {
+  /// What a rank holds of a value's channels; nothing said when it holds them all.
+  std::optional<Ranges> ranges(Value value, int64_t rank) const {
     const Layout *layout = of(value);
-    return layout ? (*layout)[rank] : Ranges();
+    return layout ? std::optional<Ranges>((*layout)[rank]) : std::nullopt;
   }
   /// Key heads of a recurrent state by rank.
   std::vector<Range> keyHeads(RecurrentStateType type, StringRef name) const {
@@ -185,6 +186,8 @@ private:
 };
 
 LogicalResult ProgramLayout::assign(Value value, Layout layout) {
+  for (Ranges &ranges : layout) // one way to say "nothing": two ops may come to it from different heads
+    std::erase_if(ranges, [](Range range) { return !range.size(); });
   auto [entry, isFirst] = layouts.try_emplace(value, layout);
   if (!isFirst) {
     if (entry->second == layout)
@@ -225,7 +228,7 @@ LogicalResult ProgramLayout::spreadSplit(SplitOp op) {
   if (heads == 1) {
     for (Value part : op.getParts()) {
       for (int64_t rank = 0; rank < settings.ranks; ++rank)
-        for (Range range : ranges(part, rank))
+        for (Range range : of(part)->at(rank))
           layout[rank].push_back({offset + range.begin, offset + range.end});
       offset += channelsOf(part);
     }
@@ -236,7 +239,7 @@ LogicalResult ProgramLayout::spreadSplit(SplitOp op) {
     Ranges owned;
     for (Value part : op.getParts()) {
       int64_t partWidth = channelsOf(part) / heads;
-      Ranges partHeads = ranges(part, rank);
+      Ranges partHeads = of(part)->at(rank);
       for (Range &range : partHeads) {
         if (range.begin % partWidth || range.end % partWidth)
           return op.emitOpError("is cut inside a head");
@@ -358,8 +361,8 @@ public:
 private:
   void writeOp(Operation &op);
   Type stateType(StateOp op);
-  SmallVector<Ranges> slicesOf(Operation *op, Value operand);
-  Value slicedWeight(WeightOp whole, ArrayRef<Ranges> slices);
+  SmallVector<std::optional<Ranges>> slicesOf(Operation *op, Value operand);
+  Value slicedWeight(WeightOp whole, ArrayRef<std::optional<Ranges>> slices);
 
   func::FuncOp program;
   const ProgramLayout &layout;
@@ -371,50 +374,48 @@ private:
   llvm::DenseMap<std::pair<Operation *, Attribute>, Value> weights;
 };
 
-/// What the rank holds of a weight operand: ranges a dimension, none for a whole dimension.
-SmallVector<Ranges> RankWriter::slicesOf(Operation *op, Value operand) {
+/// What the rank holds of a weight operand: ranges a dimension, nothing for a whole dimension.
+SmallVector<std::optional<Ranges>> RankWriter::slicesOf(Operation *op, Value operand) {
+  constexpr std::nullopt_t whole = std::nullopt;
   if (auto linear = dyn_cast<LinearOp>(op))
     return {layout.ranges(linear.getY(), rank), layout.ranges(linear.getX(), rank)};
   if (auto conv = dyn_cast<CausalConv1dOp>(op))
-    return {layout.ranges(conv.getX(), rank), {}};
+    return {layout.ranges(conv.getX(), rank), whole};
   if (auto gates = dyn_cast<DeltaGatesOp>(op))
     return {layout.ranges(gates.getB(), rank)};
   if (auto head = dyn_cast<LmHeadOp>(op))
-    return {{layout.vocab(head)[rank]}, {}};
+    return {Ranges{layout.vocab(head)[rank]}, whole};
   if (auto experts = dyn_cast<ExpertsOp>(op)) {
     Range share = layout.experts(experts)[rank];
     if (settings.expertParallel)
-      return {{share}, {}, {}};
+      return {Ranges{share}, whole, whole};
     if (operand == experts.getDown())
-      return {{}, {}, {share}};
-    return {{}, gateUpRows(share, channelsOf(experts.getDown())), {}};
+      return {whole, whole, Ranges{share}};
+    return {whole, gateUpRows(share, channelsOf(experts.getDown())), whole};
   }
-  return SmallVector<Ranges>(cast<RankedTensorType>(operand.getType()).getRank());
+  return SmallVector<std::optional<Ranges>>(cast<RankedTensorType>(operand.getType()).getRank());
 }
 
 /// Reads `slices` of a weight; one op however often the program reads the same slices.
-Value RankWriter::slicedWeight(WeightOp whole, ArrayRef<Ranges> slices) {
+Value RankWriter::slicedWeight(WeightOp whole, ArrayRef<std::optional<Ranges>> slices) {
   RankedTensorType type = cast<RankedTensorType>(whole.getType());
   SmallVector<int64_t> shape(type.getShape());
   SmallVector<Attribute> lists;
   bool isWhole = true;
   for (auto [dimension, ranges] : llvm::enumerate(slices)) {
-    Ranges joined; // without empty ranges, neighbours as one
-    for (Range range : ranges) {
-      if (!range.size())
-        continue;
-      if (!joined.empty() && joined.back().end == range.begin)
-        joined.back().end = range.end;
-      else
-        joined.push_back(range);
-    }
-    if (!ranges.empty() && joined.empty())
-      joined.push_back({0, 0});
     SmallVector<int64_t> list;
-    if (!joined.empty() && totalSize(joined) != shape[dimension]) {
-      for (Range range : joined)
-        list.append({range.begin, range.end});
-      shape[dimension] = totalSize(joined);
+    if (ranges && totalSize(*ranges) != shape[dimension]) {
+      for (Range range : *ranges) {
+        if (!range.size()) // gate and up rows of an empty share
+          continue;
+        if (!list.empty() && list.back() == range.begin) // neighbours are one
+          list.back() = range.end;
+        else
+          list.append({range.begin, range.end});
+      }
+      if (list.empty())
+        list.append({0, 0}); // an empty list would be all of it
+      shape[dimension] = totalSize(*ranges);
       isWhole = false;
     }
     lists.push_back(builder.getI64ArrayAttr(list));
@@ -453,7 +454,7 @@ void RankWriter::writeOp(Operation &op) {
 
   for (auto [whole, result] : llvm::zip(op.getResults(), local->getResults()))
     if (layout.of(whole))
-      result.setType(withChannels(whole.getType(), totalSize(layout.ranges(whole, rank))));
+      result.setType(withChannels(whole.getType(), totalSize(*layout.ranges(whole, rank))));
 
   if (auto state = dyn_cast<StateOp>(local)) {
     state.getResult().setType(stateType(state));

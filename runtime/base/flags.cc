@@ -271,9 +271,7 @@ const std::string& Flags::Text(std::string_view name) const {
   return value.present ? value.texts.back() : kEmpty;
 }
 
-const std::vector<std::string>& Flags::Texts(std::string_view name) const {
-  return Find(name, FlagType::kTexts).texts;
-}
+const std::vector<std::string>& Flags::Texts(std::string_view name) const { return Find(name, FlagType::kTexts).texts; }
 
 const std::string& Flags::Choice(std::string_view name) const {
   static const std::string kEmpty;
@@ -342,7 +340,8 @@ class FlagParser {
       // The first word of the command line replaces what the environment said.
       flags_.values_.find(LongName(*rows_[i]))->second.texts.clear();
       for (const std::string& text : options[i]->results()) {
-        if (IsFlag(text)) return InvalidArgumentError(fmt::format("{}: the value is missing in front of {}", where, text));
+        if (IsFlag(text))
+          return InvalidArgumentError(fmt::format("{}: the value is missing in front of {}", where, text));
         QWEN_RETURN_IF_ERROR(Set(*rows_[i], text, true).Annotate(where));
       }
     }
@@ -399,8 +398,12 @@ class FlagParser {
         value.texts = {std::string(text)};
         break;
       }
-      case FlagType::kText: value.texts = {std::string(text)}; break;
-      case FlagType::kTexts: value.texts.emplace_back(text); break;
+      case FlagType::kText:
+        value.texts = {std::string(text)};
+        break;
+      case FlagType::kTexts:
+        value.texts.emplace_back(text);
+        break;
     }
     value.present = true;
     value.given |= given;
@@ -431,7 +434,8 @@ class FlagParser {
       if (std::string_view nearest = NearestWord(name, candidates); !nearest.empty())
         unknown += fmt::format(" (did you mean {}?)", nearest);
     }
-    if (!unknown.empty()) flags_.warnings_.push_back(fmt::format("the environment has {}, which no flag reads", unknown));
+    if (!unknown.empty())
+      flags_.warnings_.push_back(fmt::format("the environment has {}, which no flag reads", unknown));
   }
 
   bool IsFlag(std::string_view word) const {

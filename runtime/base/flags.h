@@ -109,8 +109,8 @@ class Flags {
 StatusOr<Flags> ParseFlags(const FlagTable& table, std::string_view command, std::span<const std::string> args,
                            std::span<const std::string> environment);
 
-/// What is wrong with a table's rows, for tests: a range or default that does not parse, an unknown command, a name used
-/// twice, a command without an example.
+/// What is wrong with a table's rows, for tests: a range or default that does not parse, an unknown command, a name
+/// used twice, a command without an example.
 Status CheckFlagTable(const FlagTable& table);
 
 /// What --help prints: at most 100 columns. Of the whole program when `command` is empty.

@@ -14,8 +14,11 @@ namespace {
 size_t Utf8Length(std::string_view text) {
   auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   unsigned char lead = byte(0);
-  size_t length = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : lead >= 0xE0 && lead < 0xF0 ? 3
-                  : lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+  size_t length = lead < 0x80                   ? 1
+                  : lead >= 0xC2 && lead < 0xE0 ? 2
+                  : lead >= 0xE0 && lead < 0xF0 ? 3
+                  : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                : 0;
   if (length == 0 || length > text.size()) return 0;
   for (size_t i = 1; i < length; ++i)
     if ((byte(i) & 0xC0) != 0x80) return 0;
@@ -85,7 +88,8 @@ ProgressBar::~ProgressBar() {
 void ProgressBar::Update(int64_t done, int64_t total) {
   if (!visible_ || total <= 0) return;
   auto now = std::chrono::steady_clock::now();
-  if (drawn_ && now - last_ < std::chrono::milliseconds(100)) return;
+  // What is done within a blink needs no bar.
+  if (now - (drawn_ ? last_ : start_) < std::chrono::milliseconds(100)) return;
   last_ = now;
   drawn_ = true;
   constexpr int kWidth = 30;
@@ -93,10 +97,12 @@ void ProgressBar::Update(int64_t done, int64_t total) {
   double seconds = std::chrono::duration<double>(now - start_).count();
   double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
   int filled = static_cast<int>(share * kWidth);
-  std::string line = fmt::format("\r\x1b[K{} [{}{}] {:3.0f}%  {:.2f} of {:.2f} GB  {:.2f} GB/s", phase_,
-                                 std::string(static_cast<size_t>(filled), '#'),
-                                 std::string(static_cast<size_t>(kWidth - filled), ' '), share * 100,
-                                 static_cast<double>(done) / 1e9, static_cast<double>(total) / 1e9, rate / 1e9);
+  double unit = total < 1'000'000'000 ? 1e6 : 1e9;
+  std::string line =
+      fmt::format("\r\x1b[K{} [{}{}] {:3.0f}%  {:.1f} of {:.1f} {}  {:.2f} GB/s", phase_,
+                  std::string(static_cast<size_t>(filled), '#'), std::string(static_cast<size_t>(kWidth - filled), ' '),
+                  share * 100, static_cast<double>(done) / unit, static_cast<double>(total) / unit,
+                  unit < 1e9 ? "MB" : "GB", rate / 1e9);
   if (rate > 0) line += fmt::format("  {:.0f} s left", static_cast<double>(total - done) / rate);
   fmt::print(stderr, "{}", line);
 }

@@ -1,7 +1,7 @@
 // Where the ranks of a program meet.
 //
-// A collective is a kernel whose body reads argument 0 of every rank (runtime/kernels/all_reduce). This says when it may,
-// and hands over the addresses. Sums are in rank order inside the body, so all ranks hold the same bits.
+// A collective is a kernel whose body reads argument 0 of every rank (runtime/kernels/all_reduce). This says when it
+// may, and hands over the addresses. Sums are in rank order inside the body, so all ranks hold the same bits.
 #ifndef QWEN_RUNTIME_COMM_COMM_H_
 #define QWEN_RUNTIME_COMM_COMM_H_
 

@@ -28,6 +28,8 @@ class Shm : public Comm {
 
 }  // namespace
 
-std::unique_ptr<Comm> MakeShm(int ranks, int threads, int spins) { return std::make_unique<Shm>(ranks, threads, spins); }
+std::unique_ptr<Comm> MakeShm(int ranks, int threads, int spins) {
+  return std::make_unique<Shm>(ranks, threads, spins);
+}
 
 }  // namespace qwen::comm

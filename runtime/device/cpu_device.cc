@@ -22,10 +22,14 @@ struct CpuKernel : Kernel {
 
 int Rows(plan::Part part, const kernels::BatchView& batch) {
   switch (part) {
-    case plan::Part::kAll: return batch.num_tokens;
-    case plan::Part::kShort: return batch.num_short;
-    case plan::Part::kLong: return batch.num_seqs - batch.num_short;
-    case plan::Part::kLogitRows: return batch.num_logit_rows;
+    case plan::Part::kAll:
+      return batch.num_tokens;
+    case plan::Part::kShort:
+      return batch.num_short;
+    case plan::Part::kLong:
+      return batch.num_seqs - batch.num_short;
+    case plan::Part::kLogitRows:
+      return batch.num_logit_rows;
   }
   return 0;
 }
@@ -65,7 +69,8 @@ class CpuDevice : public Device {
       return UnimplementedError(fmt::format("this build has no kernel {}", kernel.entry), kHint);
     if (loaded->info->family != kernel.family)
       return DataLossError(
-          fmt::format("{} is of family {}, the plan says {}", kernel.entry, loaded->info->family, kernel.family), kHint);
+          fmt::format("{} is of family {}, the plan says {}", kernel.entry, loaded->info->family, kernel.family),
+          kHint);
     QWEN_ASSIGN_OR_RETURN(loaded->spec, loaded->info->decode(kernel.spec));
     loaded->num_args = loaded->info->num_args(loaded->spec.get());
     return std::unique_ptr<const Kernel>(std::move(loaded));
@@ -103,8 +108,10 @@ class CpuDevice : public Device {
       const kernels::KernelInfo& info = *step.kernel->info;
       launch.batch = step.part == plan::Part::kLogitRows && info.part == plan::Part::kAll ? &wanted : &batch;
       launch.args = step.args.data();
-      if (info.collective) launch.peers = comm.Enter(options_.rank, thread, step.args[0]);
-      else if (owed) barrier_.Wait();
+      if (info.collective)
+        launch.peers = comm.Enter(options_.rank, thread, step.args[0]);
+      else if (owed)
+        barrier_.Wait();
       static_cast<const CpuKernel*>(step.kernel)->body(step.kernel->spec.get(), launch);
       if (info.collective) comm.Leave();
       launch.peers = nullptr;

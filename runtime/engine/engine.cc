@@ -30,8 +30,9 @@ Status CheckPrompt(const plan::Plan& plan, std::span<const int32_t> tokens) {
   const int64_t vocab = plan.model.vocab, max_model_len = plan.model.max_model_len;
   if (tokens.empty()) return InvalidArgumentError("the prompt has no tokens");
   if (static_cast<int64_t>(tokens.size()) > max_model_len)
-    return InvalidArgumentError(fmt::format("the prompt has {} tokens, the plan takes {}", tokens.size(), max_model_len),
-                                "compile with a larger --max-model-len");
+    return InvalidArgumentError(
+        fmt::format("the prompt has {} tokens, the plan takes {}", tokens.size(), max_model_len),
+        "compile with a larger --max-model-len");
   for (size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || tokens[i] >= vocab)
       return InvalidArgumentError(fmt::format("token {} is {}, the vocabulary has {}", i, tokens[i], vocab));

@@ -13,7 +13,8 @@ KvPages::KvPages(int count) : references_(static_cast<size_t>(count)) {
 
 StatusOr<std::vector<int32_t>> KvPages::Take(int count) {
   if (count > free())
-    return ResourceExhaustedError(fmt::format("kv cache: {} pages are wanted, {} of {} are free", count, free(), this->count()));
+    return ResourceExhaustedError(
+        fmt::format("kv cache: {} pages are wanted, {} of {} are free", count, free(), this->count()));
   std::vector<int32_t> pages;
   for (int i = 0; i < count; ++i) {
     pages.push_back(free_.back());

@@ -111,7 +111,8 @@ Status RunLogits(Engine& engine, std::span<const std::vector<int32_t>> cases, co
       if (rows > budget) continue;
       StepEntry entry;
       entry.sequence = &r.sequence;
-      entry.tokens = std::span(cases[r.index]).subspan(static_cast<size_t>(r.sequence.position()), static_cast<size_t>(rows));
+      entry.tokens =
+          std::span(cases[r.index]).subspan(static_cast<size_t>(r.sequence.position()), static_cast<size_t>(rows));
       entry.logit_rows = std::span(all_rows).first(static_cast<size_t>(rows));
       entry.sample = sample;
       entries.push_back(entry);

@@ -103,7 +103,8 @@ Status Sequence::Append(std::span<const int32_t> tokens, Part part) {
   if (poisoned_) return InternalError("sequence: append after a failed step");
   int64_t end = int64_t{position_} + rows;
   if (end > pools_->max_model_len)
-    return InvalidArgumentError(fmt::format("sequence: {} tokens are more than the model's {}", end, pools_->max_model_len));
+    return InvalidArgumentError(
+        fmt::format("sequence: {} tokens are more than the model's {}", end, pools_->max_model_len));
   size_t have = pages_.size();
   QWEN_ASSIGN_OR_RETURN(std::vector<int32_t> pages, pools_->pages.Take(PagesFor(end) - static_cast<int>(have)));
   for (int32_t page : pages) {

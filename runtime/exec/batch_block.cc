@@ -50,8 +50,8 @@ Status BatchBlock::AddShort(const SequenceRows& rows) {
     return InvalidArgumentError(
         fmt::format("batch: a short sequence after {} long ones: short ones go first", num_seqs_ - num_short_));
   if (rows.tokens.size() > static_cast<size_t>(capacity_.max_rows))
-    return InvalidArgumentError(fmt::format("batch: a short sequence of {} rows, the plan takes {}", rows.tokens.size(),
-                                            capacity_.max_rows));
+    return InvalidArgumentError(
+        fmt::format("batch: a short sequence of {} rows, the plan takes {}", rows.tokens.size(), capacity_.max_rows));
   QWEN_RETURN_IF_ERROR(Add(rows));
   block_[1] = ++num_short_;
   return {};
@@ -69,10 +69,12 @@ Status BatchBlock::Add(const SequenceRows& rows) {
         fmt::format("batch: {} sequences, the plan takes {}", num_seqs_ + 1, capacity_.max_num_seqs),
         "compile with a larger --max-num-seqs");
   if (tokens > capacity_.max_num_batched_tokens)
-    return InvalidArgumentError(fmt::format("batch: {} rows, the plan takes {}", tokens, capacity_.max_num_batched_tokens),
-                                "compile with a larger --max-num-batched-tokens");
+    return InvalidArgumentError(
+        fmt::format("batch: {} rows, the plan takes {}", tokens, capacity_.max_num_batched_tokens),
+        "compile with a larger --max-num-batched-tokens");
   if (logits > capacity_.max_logit_rows)
-    return InvalidArgumentError(fmt::format("batch: {} logit rows, the plan takes {}", logits, capacity_.max_logit_rows));
+    return InvalidArgumentError(
+        fmt::format("batch: {} logit rows, the plan takes {}", logits, capacity_.max_logit_rows));
   if (rows.sample.size() != rows.logit_rows.size())
     return InvalidArgumentError(
         fmt::format("batch: {} logit rows with {} sampling settings", rows.logit_rows.size(), rows.sample.size()));

@@ -110,7 +110,8 @@ class CpuExecutor : public Executor {
   Status BindProgram(const plan::Program& program, Rank* rank);
   Status CheckCollectives() const;
   Status CheckMemory() const;
-  Status CheckBatch(const BoundProgram& program, const kernels::BatchView& batch, std::span<const uint8_t> hidden) const;
+  Status CheckBatch(const BoundProgram& program, const kernels::BatchView& batch,
+                    std::span<const uint8_t> hidden) const;
   Status WhyNot(const std::string& program) const;
   bool Left(const plan::Program& program) const;
 
@@ -134,10 +135,12 @@ plan::Plan ForCpu(plan::Plan plan) {
 
 Status CpuExecutor::Init() {
   if (plan_.programs.empty())
-    return UnimplementedError(fmt::format("the plan has no program for cpu, only for {}", fmt::join(plan_.targets, ", ")),
-                              "compile with --target=cpu");
+    return UnimplementedError(
+        fmt::format("the plan has no program for cpu, only for {}", fmt::join(plan_.targets, ", ")),
+        "compile with --target=cpu");
   if (plan_.tp < 1 || plan_.states.size() != static_cast<size_t>(plan_.tp))
-    return DataLossError(fmt::format("the plan is for {} ranks and has the state of {}", plan_.tp, plan_.states.size()));
+    return DataLossError(
+        fmt::format("the plan is for {} ranks and has the state of {}", plan_.tp, plan_.states.size()));
   if (weights_.packed.size() != plan_.packed.size())
     return InvalidArgumentError(
         fmt::format("{} packed weights, the plan has {}", weights_.packed.size(), plan_.packed.size()));
@@ -207,8 +210,8 @@ Status CpuExecutor::InitRank(int index) {
     saved.conv_rows = layer.width - 1;
     if (layer.offset + saved.layout.bytes > state.slot_bytes || saved.conv_rows > state.conv_rows)
       return DataLossError(fmt::format("state {}: ends at {} with {} conv rows, a slot has {} bytes and {} conv rows",
-                                       layer.name, layer.offset + saved.layout.bytes, saved.conv_rows,
-                                       state.slot_bytes, state.conv_rows));
+                                       layer.name, layer.offset + saved.layout.bytes, saved.conv_rows, state.slot_bytes,
+                                       state.conv_rows));
     if (saved.base_bytes == 0) continue;  // a rank's share may be empty
     const kernels::GdnSpec spec{.key_heads = layer.key_heads,
                                 .value_heads = layer.value_heads,
@@ -219,8 +222,8 @@ Status CpuExecutor::InitRank(int index) {
                                 .q_scale = 1,
                                 .x_type = layer.dtype,
                                 .ba_type = layer.dtype};
-    auto fold = rank.device->Load({.name = kFold, .family = "gdn", .entry = kFold, .target = kTarget,
-                                   .spec = kernels::ToFields(spec)});
+    auto fold = rank.device->Load(
+        {.name = kFold, .family = "gdn", .entry = kFold, .target = kTarget, .spec = kernels::ToFields(spec)});
     if (!fold.ok()) return fold.status().Annotate(fmt::format("state {}", layer.name));
     saved.fold = *std::move(fold);
     kernels::Workspace need = saved.fold->info->workspace(saved.fold->spec.get(), 1);
@@ -274,9 +277,11 @@ Status CpuExecutor::CheckMemory() const {
   }
   const int64_t have = ranks_[0].device->memory_bytes();
   if (bytes > have)
-    return ResourceExhaustedError(fmt::format("{} KV pages, {} recurrent slots and the arena take {} bytes, the machine "
-                                              "has {}", options_.num_pages, options_.num_slots, bytes, have),
-                                  "use fewer sequences or a shorter context");
+    return ResourceExhaustedError(
+        fmt::format("{} KV pages, {} recurrent slots and the arena take {} bytes, the machine "
+                    "has {}",
+                    options_.num_pages, options_.num_slots, bytes, have),
+        "use fewer sequences or a shorter context");
   return {};
 }
 
@@ -285,8 +290,9 @@ Status CpuExecutor::CheckWorkspace(const plan::Program& program, const Rank& ran
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const int32_t index = program.steps[i].kernel;
     if (index < 0 || static_cast<size_t>(index) >= rank.kernels.size() || !rank.kernels[index])
-      return DataLossError(fmt::format("step {}: kernel {}, the plan has {} for cpu", i, index,
-                                       std::ranges::count_if(rank.kernels, [](const auto& k) { return k != nullptr; })));
+      return DataLossError(
+          fmt::format("step {}: kernel {}, the plan has {} for cpu", i, index,
+                      std::ranges::count_if(rank.kernels, [](const auto& k) { return k != nullptr; })));
     const device::Kernel& kernel = *rank.kernels[index];
     kernels::Workspace need = kernel.info->workspace(kernel.spec.get(), plan_.capacity.max_num_batched_tokens);
     if (need.scratch > program.scratch_bytes || need.shared > program.shared_bytes)
@@ -339,12 +345,12 @@ Status CpuExecutor::BindProgram(const plan::Program& program, Rank* rank) {
       }
       case plan::BufferKind::kWeight: {
         if (buffer.index < 0 || static_cast<size_t>(buffer.index) >= weights_.packed.size())
-          return DataLossError(
-              fmt::format("buffer {} is packed weight {}, the plan has {}", buffer.name, buffer.index, plan_.packed.size()));
+          return DataLossError(fmt::format("buffer {} is packed weight {}, the plan has {}", buffer.name, buffer.index,
+                                           plan_.packed.size()));
         const plan::Packed& packed = plan_.packed[buffer.index];
         if (packed.rank != program.rank)
-          return DataLossError(
-              fmt::format("buffer {} is a weight of rank {}, the program's is {}", buffer.name, packed.rank, program.rank));
+          return DataLossError(fmt::format("buffer {} is a weight of rank {}, the program's is {}", buffer.name,
+                                           packed.rank, program.rank));
         // A share of no rows has no bytes; its address is never read.
         if (!weights_.packed[buffer.index] && packed.bytes > 0)
           return InvalidArgumentError(fmt::format("weight {} was not loaded", plan_.weights[packed.weight].name));
@@ -365,8 +371,8 @@ Status CpuExecutor::BindProgram(const plan::Program& program, Rank* rank) {
     if (port.name != "hidden")
       return UnimplementedError(fmt::format("input {} is not one this build can feed", port.name), kOtherBuild);
     if (port.buffer < 0 || static_cast<size_t>(port.buffer) >= program.buffers.size())
-      return DataLossError(fmt::format("input {} is buffer {}, the program has {}", port.name, port.buffer,
-                                       program.buffers.size()));
+      return DataLossError(
+          fmt::format("input {} is buffer {}, the program has {}", port.name, port.buffer, program.buffers.size()));
     const plan::Buffer& buffer = program.buffers[port.buffer];
     bound.hidden_port = {.bytes = buffer.bytes, .row_bytes = RowBytes(buffer)};
   }
@@ -419,8 +425,8 @@ Status CpuExecutor::CheckCollectives() const {
       };
       auto want = collectives(first), have = collectives(ranks_[r].programs.at(name));
       if (have.size() != want.size())
-        return DataLossError(fmt::format("program {}: rank {} has {} collectives, rank 0 has {}", name, r, have.size(),
-                                         want.size()));
+        return DataLossError(
+            fmt::format("program {}: rank {} has {} collectives, rank 0 has {}", name, r, have.size(), want.size()));
       for (size_t i = 0; i < want.size(); ++i) {
         if (have[i]->kernel->info != want[i]->kernel->info || have[i]->part != want[i]->part)
           return DataLossError(fmt::format("program {}: collective {} of rank {} is {}, of rank 0 {}{}", name, i, r,
@@ -559,8 +565,10 @@ void CpuExecutor::SaveSlot(int slot, int position, int ring_fill, std::span<uint
       at += layer.base_bytes;
       for (int p = position - layer.conv_rows; p < position; ++p) {
         const int64_t row_bytes = layer.layout.conv_row_bytes;
-        if (p < 0) std::memset(at, 0, row_bytes);
-        else rank.device->CopyOut(at, mine + layer.layout.conv + p % rank.state->conv_rows * row_bytes, row_bytes);
+        if (p < 0)
+          std::memset(at, 0, row_bytes);
+        else
+          rank.device->CopyOut(at, mine + layer.layout.conv + p % rank.state->conv_rows * row_bytes, row_bytes);
         at += row_bytes;
       }
     }

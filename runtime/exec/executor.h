@@ -33,7 +33,7 @@ struct Outputs {
   std::span<const int32_t> next;             // [logit rows]
   std::span<const float> logits;             // [logit rows, vocab]
   std::span<const int32_t> accepted, emitted;  // verify: [short sequences]
-  std::span<const uint8_t> hidden;           // final_hidden or hidden_out: [tokens, hidden] of the model's type
+  std::span<const uint8_t> hidden;           // final_hidden or hidden_out: [tokens, hidden] of the output's type
   std::span<const uint8_t> features;         // DFlash taps: [tokens, ids * hidden]
 };
 
@@ -47,7 +47,8 @@ class Executor {
 
   /// Whether the plan has the program on the executor's target.
   virtual bool HasProgram(const std::string& name) const = 0;
-  /// Runs `program` over the batch. `hidden` feeds draft_mtp: [tokens, hidden] of the model's type.
+  /// Runs `program` over the batch. `hidden` feeds draft_mtp: [tokens, hidden] of the input's type; not in an output of
+  /// that program.
   virtual StatusOr<Outputs> Run(const std::string& program, const kernels::BatchView& batch,
                                 std::span<const uint8_t> hidden = {}) = 0;
 

@@ -123,8 +123,12 @@ class Packer {
       }
       uint8_t* unit_to = to + unit * unit_bytes_;
       switch (layout_) {
-        case plan::Layout::kTile16: kernels::PackTile16(weight_.dtype, rows, num_columns_, unit_to); break;
-        case plan::Layout::kRows: std::memcpy(unit_to, rows[0], share_bytes); break;
+        case plan::Layout::kTile16:
+          kernels::PackTile16(weight_.dtype, rows, num_columns_, unit_to);
+          break;
+        case plan::Layout::kRows:
+          std::memcpy(unit_to, rows[0], share_bytes);
+          break;
         case plan::Layout::kVector:
           kernels::ToF32(weight_.dtype, rows[0], num_columns_, floats.data());
           std::memcpy(unit_to, floats.data(), unit_bytes_);
@@ -160,15 +164,15 @@ std::shared_ptr<uint8_t[]> AllocatePacked(int64_t bytes) {
   return std::shared_ptr<uint8_t[]>(static_cast<uint8_t*>(at), [](uint8_t* p) { std::free(p); });
 }
 
-/// Packs every entry of plan.packed whose weight has a source, weight by weight. `source(weight)` is null for one that is
-/// absent, `done(weight)` hears that nobody needs its source any more.
+/// Packs every entry of plan.packed whose weight has a source, weight by weight. `source(weight)` is null for one that
+/// is absent, `done(weight)` hears that nobody needs its source any more.
 class PackAll {
  public:
   PackAll(const plan::Plan& plan, const std::function<void(int64_t, int64_t)>& progress)
       : plan_(plan), progress_(progress), pool_(AvailableCores(), SpinsFor(AvailableCores())) {}
 
-  Status Run(const std::function<std::unique_ptr<RowSource>(int32_t)>& source,
-             const std::function<void(int32_t)>& done, Weights* weights) {
+  Status Run(const std::function<std::unique_ptr<RowSource>(int32_t)>& source, const std::function<void(int32_t)>& done,
+             Weights* weights) {
     weights->packed.resize(plan_.packed.size());
     // By the weight that has the bytes.
     std::map<int32_t, std::vector<size_t>> of_weight;
@@ -241,13 +245,13 @@ class MappedFile {
   Status Open(const std::string& path) {
     int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) return ResourceExhaustedError(fmt::format("{}: {}", path, std::strerror(errno)));
-    struct stat info {};
+    struct stat info{};
     void* at = MAP_FAILED;
-    if (fstat(fd, &info) == 0 && info.st_size > 0)
-      at = mmap(nullptr, info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (fstat(fd, &info) == 0 && info.st_size > 0) at = mmap(nullptr, info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     const int error = errno;
     close(fd);
-    if (at == MAP_FAILED) return ResourceExhaustedError(fmt::format("{}: cannot be mapped: {}", path, std::strerror(error)));
+    if (at == MAP_FAILED)
+      return ResourceExhaustedError(fmt::format("{}: cannot be mapped: {}", path, std::strerror(error)));
     bytes_ = static_cast<uint8_t*>(at), size_ = info.st_size;
     return {};
   }
@@ -297,9 +301,8 @@ class CheckpointRows : public RowSource {
   }
 
   void Sort() {
-    std::sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) {
-      return std::tie(a.row, a.column) < std::tie(b.row, b.column);
-    });
+    std::sort(segments_.begin(), segments_.end(),
+              [](const Segment& a, const Segment& b) { return std::tie(a.row, a.column) < std::tie(b.row, b.column); });
   }
 
   const uint8_t* Row(int64_t row, uint8_t* buffer, float* floats) const override {
@@ -355,10 +358,14 @@ class RandomRows : public RowSource {
     for (char c : weight.name) key_ = Mix(key_ ^ static_cast<uint8_t>(c));
     std::string_view name = weight.name;
     name = name.substr(name.rfind('.') + 1);  // npos + 1 is 0
-    if (name == "a_log") low_ = 0, high_ = 2.77f;            // a decay rate of 1 to 16
-    else if (name == "dt_bias") low_ = -4, high_ = -1;       // steps of 0.02 to 0.3
-    else if (weight.shape.size() == 1) low_ = 0.9f, high_ = 1.1f;
-    else high_ = std::sqrt(3.0f) * 0.9f / std::sqrt(static_cast<float>(Columns(weight))), low_ = -high_;
+    if (name == "a_log")
+      low_ = 0, high_ = 2.77f;  // a decay rate of 1 to 16
+    else if (name == "dt_bias")
+      low_ = -4, high_ = -1;  // steps of 0.02 to 0.3
+    else if (weight.shape.size() == 1)
+      low_ = 0.9f, high_ = 1.1f;
+    else
+      high_ = std::sqrt(3.0f) * 0.9f / std::sqrt(static_cast<float>(Columns(weight))), low_ = -high_;
   }
 
   const uint8_t* Row(int64_t row, uint8_t* buffer, float* floats) const override {
@@ -385,10 +392,10 @@ Status CheckTypes(const plan::Plan& plan) {
     if (weight.shape.empty() || (weight.dtype != DType::kF32 && weight.dtype != DType::kBF16))
       return UnimplementedError(fmt::format("weight {}: {} with {} dimensions cannot be packed", weight.name,
                                             DTypeName(weight.dtype), weight.shape.size()));
-    if (weight.alias >= 0 && (weight.dtype != plan.weights[weight.alias].dtype ||
-                              weight.shape != plan.weights[weight.alias].shape))
-      return DataLossError(fmt::format("weight {}: is {}, but of another type or shape", weight.name,
-                                       plan.weights[weight.alias].name));
+    if (weight.alias >= 0 &&
+        (weight.dtype != plan.weights[weight.alias].dtype || weight.shape != plan.weights[weight.alias].shape))
+      return DataLossError(
+          fmt::format("weight {}: is {}, but of another type or shape", weight.name, plan.weights[weight.alias].name));
   }
   return {};
 }
@@ -417,11 +424,11 @@ StatusOr<Weights> LoadWeights(const plan::Plan& plan, const std::string& dir,
       for (size_t e = 0; e < piece.sources.size(); ++e) {
         const plan::Source& source = piece.sources[e];
         if (source.begin < 0 || source.end < source.begin || source.end > files[source.file].size())
-          return DataLossError(fmt::format("{}: a tensor ends at {}, the file at {}", map.files[source.file], source.end,
-                                           files[source.file].size()));
-        QWEN_RETURN_IF_ERROR(rows->Add(map.PieceOf(plan, w, piece), e, piece.dtype,
-                                       {files[source.file].bytes() + source.begin,
-                                        static_cast<size_t>(source.end - source.begin)}));
+          return DataLossError(fmt::format("{}: a tensor ends at {}, the file at {}", map.files[source.file],
+                                           source.end, files[source.file].size()));
+        QWEN_RETURN_IF_ERROR(
+            rows->Add(map.PieceOf(plan, w, piece), e, piece.dtype,
+                      {files[source.file].bytes() + source.begin, static_cast<size_t>(source.end - source.begin)}));
       }
     }
     rows->Sort();
@@ -454,8 +461,9 @@ StatusOr<Weights> RandomWeights(const plan::Plan& plan, uint64_t seed) {
   QWEN_RETURN_IF_ERROR(CheckTypes(plan));
   Weights weights;
   PackAll pack(plan, {});
-  QWEN_RETURN_IF_ERROR(pack.Run(
-      [&](int32_t weight) { return std::make_unique<RandomRows>(plan.weights[weight], seed); }, [](int32_t) {}, &weights));
+  QWEN_RETURN_IF_ERROR(
+      pack.Run([&](int32_t weight) { return std::make_unique<RandomRows>(plan.weights[weight], seed); }, [](int32_t) {},
+               &weights));
   return weights;
 }
 

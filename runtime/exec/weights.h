@@ -20,7 +20,7 @@ namespace qwen::exec {
 /// aligned. Weights whose bytes are the same (tied heads, what every rank has) share them.
 struct Weights {
   std::vector<std::shared_ptr<uint8_t[]>> packed;
-  bool has_mtp = true;  // a checkpoint without an MTP group turns draft_mtp off
+  bool has_mtp = true;          // a checkpoint without an MTP group turns draft_mtp off
   int64_t ignored_tensors = 0;  // in the checkpoint, named by no weight
   std::vector<std::string> warnings;
 };

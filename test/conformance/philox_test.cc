@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 
 #include "runtime/kernels/reference/philox.h"
 
@@ -54,6 +55,12 @@ TEST(Draw, ReachesTheWholeTail) {
   EXPECT_NEAR(GumbelOfWord(~0u), -std::log(24 * std::log(2)), 1e-5);
   for (unsigned word = 1; word != 0 && word < 0xf0000000u; word = word * 2 + 1)
     EXPECT_LE(GumbelOfWord(word), GumbelOfWord(word / 2)) << word;
+}
+
+TEST(Draw, TheBoundIsOne) {
+  for (unsigned word : {0u, 1u, 2u, ~0u, ~0u - 1, 0x7fffffffu, 0x80000000u}) EXPECT_LE(GumbelOfWord(word), GumbelBound(word)) << word;
+  for (uint64_t word = 1; word < 1ull << 32; word += word / 300 + 1)
+    ASSERT_LE(GumbelOfWord(static_cast<unsigned>(word)), GumbelBound(static_cast<unsigned>(word))) << word;
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ Status Read(const std::vector<uint8_t>& file, const ReaderOptions& options = {})
 }
 
 TEST(PlanCorrupt, EveryFlippedBitIsNoticed) {
-  std::vector<uint8_t> file = EncodeUnchecked(MakeTestPlan(2));
+  std::vector<uint8_t> file = EncodeUnchecked(MakeTestPlan());
   ASSERT_TRUE(Read(file).ok()) << Read(file).message();
   for (size_t at = 0; at < file.size(); ++at)
     for (int bit = 0; bit < 8; ++bit) {

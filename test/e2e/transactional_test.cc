@@ -107,7 +107,8 @@ struct Saved {
 class World {
  public:
   World(const GoldenPlan& golden, int num_pages, int num_slots)
-      : engine_(golden.MakeEngine(num_pages, num_slots, /*threads=*/1)), vocab_(static_cast<size_t>(golden.plan().model.vocab)) {}
+      : engine_(golden.MakeEngine(num_pages, num_slots, /*threads=*/1)),
+        vocab_(static_cast<size_t>(golden.plan().model.vocab)) {}
 
   Engine* engine() { return engine_.get(); }
   bool NothingTaken() {
@@ -140,7 +141,8 @@ class World {
     for (size_t i = 0; i < feeds.size(); ++i) {
       History& history = feeds[i].tracked->history;
       for (int row = 0; row < feeds[i].keep; ++row) {
-        auto at = outputs->logits.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(entries[i].first_logit_row + row) * vocab_);
+        auto at = outputs->logits.begin() +
+                  static_cast<std::ptrdiff_t>(static_cast<size_t>(entries[i].first_logit_row + row) * vocab_);
         history.logits.emplace_back(at, at + static_cast<std::ptrdiff_t>(vocab_));
       }
       if (entries[i].part == Part::kLong) {
@@ -198,6 +200,7 @@ TEST_P(Transactional, KeptRowsNeverSawTheDroppedOnes) {
           return;
         }
         live.push_back(std::make_unique<Tracked>(Tracked{std::make_unique<Sequence>(*std::move(sequence)), history}));
+        copies += !history.calls.empty();
       };
       auto finish = [&](size_t index) {
         finished.push_back(std::move(live[index]->history));
@@ -215,11 +218,9 @@ TEST_P(Transactional, KeptRowsNeverSawTheDroppedOnes) {
         } else if (verb == 2 && !saved.empty()) {
           Saved& from = saved[static_cast<size_t>(draw(0, static_cast<int64_t>(saved.size()) - 1))];
           ASSERT_NO_FATAL_FAILURE(add(engine.Restore(*from.snapshot), from.history));
-          ++copies;
         } else if (verb == 3) {
           Tracked& from = *live[static_cast<size_t>(draw(0, static_cast<int64_t>(live.size()) - 1))];
           ASSERT_NO_FATAL_FAILURE(add(from.sequence->Fork(), History(from.history)));
-          ++copies;
         }
         // Some of the sequences in one step, in any order.
         std::vector<size_t> order(live.size());
@@ -233,7 +234,8 @@ TEST_P(Transactional, KeptRowsNeverSawTheDroppedOnes) {
           bool chunk = draw(0, 4) == 0 && room > 1;
           int64_t rows = chunk ? draw(2, std::min<int64_t>(70, room)) : draw(1, std::min<int64_t>(16, room));
           int64_t keep = chunk ? rows : draw(0, rows);
-          feeds.push_back({live[index].get(), {tokens(rows), chunk ? Part::kLong : Part::kShort}, static_cast<int>(keep)});
+          feeds.push_back(
+              {live[index].get(), {tokens(rows), chunk ? Part::kLong : Part::kShort}, static_cast<int>(keep)});
           kept += keep;
           dropped += rows - keep;
         }
@@ -265,13 +267,86 @@ TEST_P(Transactional, KeptRowsNeverSawTheDroppedOnes) {
       }
       ASSERT_EQ(again.history.logits.size(), history.logits.size());
       for (size_t row = 0; row < history.logits.size(); ++row)
-        ASSERT_TRUE(SameBits(history.logits[row], again.history.logits[row])) << "row " << row << " of " << history.logits.size();
+        ASSERT_TRUE(SameBits(history.logits[row], again.history.logits[row]))
+            << "row " << row << " of " << history.logits.size();
     }
     ASSERT_TRUE(world.NothingTaken());
   }
   Figure(fmt::format("transactions {} {}", name(), dtype()),
-         fmt::format("{} rows kept, {} dropped, {} copies over {} seeds, bit for bit; no page or slot lost", kept, dropped,
-                     copies, kSeeds));
+         fmt::format("{} rows kept, {} dropped, {} copies over {} seeds, bit for bit; no page or slot lost", kept,
+                     dropped, copies, kSeeds));
+}
+
+// verify: drafts are accepted up to the first that is not what the model says, and the token after them is its own.
+TEST_P(Transactional, VerifyAcceptsTheDraftsThatMatch) {
+  GoldenPlan golden(name(), {"--max-rows", "16", "--dtype", dtype()});
+  ASSERT_TRUE(golden.ok());
+  World world(golden, /*num_pages=*/16, /*num_slots=*/2);
+  ASSERT_NE(world.engine(), nullptr);
+  Engine& engine = *world.engine();
+  // What the model says, token by token.
+  std::vector<int32_t> prompt = {3, 1, 4, 1, 5}, said;
+  {
+    StatusOr<Sequence> sequence = engine.Begin();
+    ASSERT_TRUE(sequence.ok());
+    std::vector<int32_t> tokens = prompt, last = {4};
+    for (int i = 0; i < 40; ++i) {
+      StepEntry entry;
+      entry.sequence = &*sequence;
+      entry.tokens = tokens;
+      entry.logit_rows = last;
+      entry.sample = engine::MakeSampleParams({});
+      StatusOr<exec::Outputs> outputs = engine.Step({&entry, 1});
+      ASSERT_TRUE(outputs.ok()) << outputs.status().message();
+      sequence->Commit(static_cast<int>(tokens.size()));
+      said.push_back(outputs->next[0]);
+      tokens = {said.back()};
+      last = {0};
+    }
+  }
+  for (int right = 0; right <= 15; ++right) {
+    // Two in one step, so that their rows must be told apart: all drafts right, and `right` of them.
+    StatusOr<Sequence> sequences[2] = {engine.Begin(), engine.Begin()};
+    StepEntry entries[2];
+    std::vector<int32_t> fed[2], rows(16);
+    std::iota(rows.begin(), rows.end(), 0);
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_TRUE(sequences[i].ok());
+      entries[i].sequence = &*sequences[i];
+      entries[i].tokens = prompt;
+      entries[i].logit_rows = {};
+    }
+    ASSERT_TRUE(engine.Step(entries).ok());
+    for (int i = 0; i < 2; ++i) {
+      sequences[i]->Commit(static_cast<int>(prompt.size()));
+      fed[i].assign(said.begin(), said.begin() + 16);
+      if (i == 1 && right < 15)
+        fed[i][static_cast<size_t>(right) + 1] = (fed[i][static_cast<size_t>(right) + 1] + 1) % 50;
+      entries[i].tokens = fed[i];
+      entries[i].part = Part::kShort;
+      entries[i].logit_rows = rows;
+      entries[i].sample = engine::MakeSampleParams({});
+    }
+    StatusOr<exec::Outputs> outputs = engine.Step(entries);
+    ASSERT_TRUE(outputs.ok()) << outputs.status().message();
+    ASSERT_EQ(outputs->accepted.size(), 2u);
+    EXPECT_EQ(outputs->accepted[0], 15);
+    EXPECT_EQ(outputs->emitted[0], said[16]);
+    EXPECT_EQ(outputs->accepted[1], right);
+    EXPECT_EQ(outputs->emitted[1], said[static_cast<size_t>(right) + 1]);
+    // Commit what counts, then go on as if the wrong drafts had never been.
+    sequences[1]->Commit(right + 1);
+    sequences[0]->Commit(16);
+    std::vector<int32_t> next = {outputs->emitted[1]}, row = {0};
+    StepEntry entry;
+    entry.sequence = &*sequences[1];
+    entry.tokens = next;
+    entry.logit_rows = row;
+    entry.sample = engine::MakeSampleParams({});
+    outputs = engine.Step({&entry, 1});
+    ASSERT_TRUE(outputs.ok()) << outputs.status().message();
+    EXPECT_EQ(outputs->next[0], said[static_cast<size_t>(right) + 2]);
+  }
 }
 
 class Bf16Company : public testing::TestWithParam<std::string> {};
@@ -287,9 +362,11 @@ TEST_P(Bf16Company, AnySplitInAnyBatch) {
   auto run = [&](const std::vector<std::vector<int32_t>>& prompts, const engine::LogitsOptions& options) {
     std::vector<Row> logits;
     for (const auto& prompt : prompts) logits.emplace_back(prompt.size() * vocab);
-    Status status = engine::RunLogits(*engine, prompts, options, [&](size_t index, int64_t row, std::span<const float> values) {
-      std::copy(values.begin(), values.end(), logits[index].begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(row) * vocab));
-    });
+    Status status =
+        engine::RunLogits(*engine, prompts, options, [&](size_t index, int64_t row, std::span<const float> values) {
+          std::copy(values.begin(), values.end(),
+                    logits[index].begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(row) * vocab));
+        });
     EXPECT_TRUE(status.ok()) << status.message();
     return logits;
   };
@@ -323,7 +400,9 @@ std::string NameOf(std::string name) {
 }
 INSTANTIATE_TEST_SUITE_P(Types, Transactional,
                          testing::Combine(testing::ValuesIn(OneOfEachType()), testing::Values("f32", "bf16")),
-                         [](const auto& info) { return NameOf(std::get<0>(info.param) + "_" + std::get<1>(info.param)); });
+                         [](const auto& info) {
+                           return NameOf(std::get<0>(info.param) + "_" + std::get<1>(info.param));
+                         });
 INSTANTIATE_TEST_SUITE_P(Types, Bf16Company, testing::ValuesIn(OneOfEachType()),
                          [](const auto& info) { return NameOf(info.param); });
 

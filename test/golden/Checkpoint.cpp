@@ -132,11 +132,17 @@ reference::WeightSource checkpointWeights(ModuleOp module, std::shared_ptr<const
     for (Attribute attribute : prefixes)
       if (std::string candidate = cast<StringAttr>(attribute).str(); files->find(candidate + "embed_tokens.weight"))
         prefix = candidate;
+  auto resolved = std::make_shared<std::map<std::string, reference::OwnedWeight>>();
   return [=](const std::string &name) mutable -> StatusOr<reference::OwnedWeight> {
     auto param = module.lookupSymbol<model::ParamOp>(name);
     if (!param)
       return InvalidArgumentError("the module has no param " + name);
-    return resolve(param, *files, prefix);
+    auto it = resolved->find(name);
+    if (it == resolved->end()) {
+      QWEN_ASSIGN_OR_RETURN(reference::OwnedWeight weight, resolve(param, *files, prefix));
+      it = resolved->emplace(name, std::move(weight)).first;
+    }
+    return it->second;
   };
 }
 

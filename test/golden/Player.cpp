@@ -27,6 +27,8 @@ void appendRow(Tensor<float> &to, const double *row, int64_t channels) {
 
 /// "layers.3" → "hidden.4", "embed" → "hidden.0": hidden states are numbered from the embedding.
 std::string hiddenKey(const std::string &name) {
+  if (name == "final_norm")
+    return "final_hidden";
   if (name == "embed")
     return "hidden.0";
   if (name.rfind("layers.", 0) == 0 && name.find('.', 7) == std::string::npos)
@@ -100,34 +102,42 @@ private:
     // The batch contract: sequences with one row come first.
     std::partition(who.begin(), who.end(), [&](size_t i) { return feeds[i].calls[call] == 1; });
     Batch batch, mtp;
-    bool mtpRows = runsMtp;
+    std::vector<size_t> mtpWho;
+    std::vector<int32_t> mtpRows; // of the target's batch
     for (size_t i : who) {
       const std::vector<int32_t> &ids = golden.cases[feeds[i].index];
       int64_t count = feeds[i].calls[call];
       batch.Append({ids.begin() + fed[i], ids.begin() + fed[i] + count}, int32_t(fed[i]), int32_t(i));
       batch.num_short += count == 1;
       std::vector<int32_t> next = golden.ids(std::to_string(feeds[i].index) + ".mtp_ids");
-      mtpRows &= !next.empty();
-      if (mtpRows)
+      if (runsMtp && !next.empty()) {
         mtp.Append({next.begin() + fed[i], next.begin() + fed[i] + count}, int32_t(fed[i]), int32_t(i));
+        mtp.num_short += count == 1;
+        mtpWho.push_back(i);
+        for (int64_t row = batch.num_tokens() - count; row < batch.num_tokens(); ++row)
+          mtpRows.push_back(int32_t(row));
+      }
       fed[i] += count;
     }
     QWEN_ASSIGN_OR_RETURN(auto outputs, interpreter.run("step", batch, state));
     collectives = interpreter.collectives();
     collect(who, batch, outputs.at("logits"), "");
+    if (outputs.count("final_hidden"))
+      hidden["final_hidden"] = outputs.at("final_hidden");
     for (const auto &[key, tensor] : hidden)
       collect(who, batch, tensor, key);
-    if (!outputs.count("final_hidden"))
+    if (mtpWho.empty())
       return {};
-    collect(who, batch, outputs.at("final_hidden"), "final_hidden");
-    if (!mtpRows)
-      return {};
+    Tensor<Real> carried;
+    carried.shape = {int64_t(mtpRows.size()), outputs.at("final_hidden").channels()};
+    for (int32_t row : mtpRows)
+      carried.values.insert(carried.values.end(), outputs.at("final_hidden").row(row),
+                            outputs.at("final_hidden").row(row + 1));
     inMtp = true;
-    QWEN_ASSIGN_OR_RETURN(auto drafted, interpreter.run("draft_mtp", mtp, state,
-                                                        {{"hidden", outputs.at("final_hidden")}}));
+    QWEN_ASSIGN_OR_RETURN(auto drafted, interpreter.run("draft_mtp", mtp, state, {{"hidden", carried}}));
     inMtp = false;
-    collect(who, mtp, drafted.at("logits"), "mtp");
-    collect(who, mtp, drafted.at("hidden_out"), "mtp_hidden");
+    collect(mtpWho, mtp, drafted.at("logits"), "mtp");
+    collect(mtpWho, mtp, drafted.at("hidden_out"), "mtp_hidden");
     return {};
   }
 

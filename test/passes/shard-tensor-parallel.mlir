@@ -66,6 +66,36 @@ module {
 
 // -----
 
+// One query head on three ranks: the other two have no heads, not all of them.
+// CHECK-LABEL: func.func @one_head_r0
+// CHECK: model.weight @layers.0.attn.q : tensor<8x20xbf16>
+// CHECK: kv_map [0] scale
+// CHECK-LABEL: func.func @one_head_r2
+// CHECK: %[[W:.+]] = model.weight @layers.0.attn.q slices {{\[\[}}0, 0], []] : tensor<0x20xbf16>
+// CHECK: %[[Q:.+]] = model.linear %{{.+}}, %[[W]] : {{.*}} -> tensor<?x0xbf16>
+// CHECK: %[[C:.+]] = model.state "layers.0.attn" : !model.kv_cache<0x8, bf16>
+// CHECK: model.kv_append %[[Q]], %[[Q]], %[[C]]
+// CHECK: model.attention %[[Q]], %[[C]], %{{.+}} kv_map [] scale
+// CHECK: model.weight @layers.0.attn.o slices {{\[\[}}], [0, 0]] : tensor<20x0xbf16>
+// CHECK: model.all_reduce
+module {
+  model.param @layers.0.attn.q group "model" transform "none" sources [[]] : tensor<8x20xbf16>
+  model.param @layers.0.attn.o group "model" transform "none" sources [[]] : tensor<20x8xbf16>
+  func.func @one_head(%batch: !model.batch, %x: tensor<?x20xbf16>) -> tensor<?x20xbf16>
+      attributes {model.program = "step", model.rank = 0 : i64} {
+    %w = model.weight @layers.0.attn.q : tensor<8x20xbf16>
+    %q = model.linear %x, %w : (tensor<?x20xbf16>, tensor<8x20xbf16>) -> tensor<?x8xbf16>
+    %c = model.state "layers.0.attn" : !model.kv_cache<1x8, bf16>
+    model.kv_append %q, %q, %c, %batch : tensor<?x8xbf16>, tensor<?x8xbf16>, !model.kv_cache<1x8, bf16>
+    %o = model.attention %q, %c, %batch kv_map [0] scale 0.5 mask "causal" window 0 : tensor<?x8xbf16>, !model.kv_cache<1x8, bf16>
+    %wo = model.weight @layers.0.attn.o : tensor<20x8xbf16>
+    %p = model.linear %o, %wo : (tensor<?x8xbf16>, tensor<20x8xbf16>) -> tensor<?x20xbf16>
+    return %p : tensor<?x20xbf16>
+  }
+}
+
+// -----
+
 !state = !model.recurrent_state<k 2 v 4 dk 8 dv 4 w 4, f32>
 // The delta rule on three ranks with two key heads: the last rank has none. Its tensors have no channels and it adds
 // zeros. The first has key head 0 with value heads 0 and 1, as three ranges of q | k | v, which the convolution and its

@@ -12,7 +12,8 @@ namespace {
 
 Status CheckId(int64_t id) {
   if (id >= 0 && id <= std::numeric_limits<int32_t>::max()) return {};
-  return InvalidArgumentError(fmt::format("{} is no token id, they run from 0 to {}", id, std::numeric_limits<int32_t>::max()));
+  return InvalidArgumentError(
+      fmt::format("{} is no token id, they run from 0 to {}", id, std::numeric_limits<int32_t>::max()));
 }
 
 }  // namespace
@@ -28,12 +29,15 @@ StatusOr<std::vector<int32_t>> ParsePrompt(std::string_view text) {
 }
 
 StatusOr<std::vector<std::vector<int32_t>>> ParseCases(std::string_view text, const std::string& where) {
-  QWEN_ASSIGN_OR_RETURN(Json json, ParseJson(text, where, {.max_bytes = text.size(), .max_values = size_t{1} << 24, .max_depth = 8}));
-  if (!json.IsArray()) return DataLossError(fmt::format("{}: expected an array of arrays of ids, got {}", where, json.KindName()));
+  QWEN_ASSIGN_OR_RETURN(
+      Json json, ParseJson(text, where, {.max_bytes = text.size(), .max_values = size_t{1} << 24, .max_depth = 8}));
+  if (!json.IsArray())
+    return DataLossError(fmt::format("{}: expected an array of arrays of ids, got {}", where, json.KindName()));
   std::vector<std::vector<int32_t>> cases;
   for (const Json& item : json.items()) {
     std::string pointer = fmt::format("{}:/{}", where, cases.size());
-    if (!item.IsArray()) return DataLossError(fmt::format("{}: expected an array of ids, got {}", pointer, item.KindName()));
+    if (!item.IsArray())
+      return DataLossError(fmt::format("{}: expected an array of ids, got {}", pointer, item.KindName()));
     cases.emplace_back();
     for (const Json& id : item.items()) {
       std::string at = fmt::format("{}/{}", pointer, cases.back().size());

@@ -67,15 +67,18 @@ Status DevicesCommand(const Flags& flags) {
     std::string isas;
     for (kernels::Isa isa : kAll)
       isas += fmt::format("{}\"{}\": {}", isas.empty() ? "" : ", ", kernels::IsaName(isa), kernels::IsaSupported(isa));
-    fmt::print("{{\"devices\": [{{\"device\": \"cpu\", \"name\": {}, \"cores\": {}, \"memory_gib\": {:.1f}, "
-               "\"isa\": \"{}\", \"isas\": {{{}}}}}]}}\n",
-               JsonQuote(CpuName()), cores, gib, kernels::IsaName(kernels::DetectIsa()), isas);
+    fmt::print(
+        "{{\"devices\": [{{\"device\": \"cpu\", \"name\": {}, \"cores\": {}, \"memory_gib\": {:.1f}, "
+        "\"isa\": \"{}\", \"isas\": {{{}}}}}]}}\n",
+        JsonQuote(CpuName()), cores, gib, kernels::IsaName(kernels::DetectIsa()), isas);
     return {};
   }
   fmt::print("cpu: {}, {} cores, {:.1f} GiB\n", CpuName(), cores, gib);
   for (kernels::Isa isa : kAll)
     fmt::print("  {:<8}{}\n", kernels::IsaName(isa),
-               !kernels::IsaSupported(isa) ? "not on this machine" : isa == kernels::DetectIsa() ? "used" : "possible");
+               !kernels::IsaSupported(isa)   ? "not on this machine"
+               : isa == kernels::DetectIsa() ? "used"
+                                             : "possible");
   return {};
 }
 

@@ -55,13 +55,13 @@ StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(const plan::Plan& plan, con
 }
 
 GracefulStop::GracefulStop() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = OnInterrupt;
   sigaction(SIGINT, &action, nullptr);
 }
 
 GracefulStop::~GracefulStop() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = SIG_DFL;
   sigaction(SIGINT, &action, nullptr);
 }

@@ -1,4 +1,6 @@
 // qwenrt logits: raw logits of every row of the given cases, for tests and measurements.
+#include "runtime/engine/logits.h"
+
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
@@ -7,7 +9,6 @@
 
 #include "fmt/format.h"
 #include "runtime/base/file.h"
-#include "runtime/engine/logits.h"
 #include "runtime/plan/reader.h"
 #include "runtime/plan/safetensors.h"
 #include "tools/qwenrt/args.h"
@@ -55,16 +56,19 @@ Status LogitsCommand(const Flags& flags) {
   const size_t vocab = static_cast<size_t>(plan.model.vocab);
   std::vector<std::vector<float>> logits(cases.size());
   for (size_t i = 0; i < cases.size(); ++i) logits[i].resize(cases[i].size() * vocab);
-  QWEN_RETURN_IF_ERROR(
-      engine::RunLogits(*engine, cases, options, [&](size_t index, int64_t row, std::span<const float> values) {
-        std::memcpy(&logits[index][static_cast<size_t>(row) * vocab], values.data(), values.size_bytes());
-      }));
+  auto keep = [&](size_t index, int64_t row, std::span<const float> values) {
+    std::memcpy(&logits[index][static_cast<size_t>(row) * vocab], values.data(), values.size_bytes());
+  };
+  Status status = engine::RunLogits(*engine, cases, options, keep);
+  if (status.code() == StatusCode::kCancelled) return CancelledError("stopped by Ctrl-C, nothing was written");
+  QWEN_RETURN_IF_ERROR(status);
   std::vector<plan::TensorToWrite> tensors;
   for (size_t i = 0; i < cases.size(); ++i)
-    tensors.push_back({.name = fmt::format("{}", i),
-                       .dtype = DType::kF32,
-                       .shape = {static_cast<int64_t>(cases[i].size()), plan.model.vocab},
-                       .bytes = {reinterpret_cast<const uint8_t*>(logits[i].data()), logits[i].size() * sizeof(float)}});
+    tensors.push_back(
+        {.name = fmt::format("{}", i),
+         .dtype = DType::kF32,
+         .shape = {static_cast<int64_t>(cases[i].size()), plan.model.vocab},
+         .bytes = {reinterpret_cast<const uint8_t*>(logits[i].data()), logits[i].size() * sizeof(float)}});
   return plan::WriteSafetensors(output, tensors, {}, flags.Bool("force"));
 }
 

@@ -17,7 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double Seconds(Clock::time_point from, Clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+double Seconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
 
 }  // namespace
 
@@ -65,12 +67,12 @@ Status RunCommand(const Flags& flags) {
   double prefill_rate = prefill > 0 ? static_cast<double>(prompt_tokens) / prefill : 0;
   double decode_rate = count > 1 && decode > 0 ? (count - 1) / decode : 0;
   if (json) {
-    fmt::print("{{\"plan\": {}, \"prompt_tokens\": {}, \"ids\": [{}], \"finish_reason\": \"{}\", "
-               "\"timing\": {{\"load_s\": {:.6f}, \"prefill_s\": {:.6f}, \"decode_s\": {:.6f}, "
-               "\"prefill_tokens_per_s\": {:.3f}, \"decode_tokens_per_s\": {:.3f}}}}}\n",
-               JsonQuote(flags.Argument(0)), prompt_tokens, fmt::join(result.tokens, ", "),
-               engine::FinishReasonName(result.reason), Seconds(start, ready), prefill, decode, prefill_rate,
-               decode_rate);
+    fmt::print(
+        "{{\"plan\": {}, \"prompt_tokens\": {}, \"ids\": [{}], \"finish_reason\": \"{}\", "
+        "\"timing\": {{\"load_s\": {:.6f}, \"prefill_s\": {:.6f}, \"decode_s\": {:.6f}, "
+        "\"prefill_tokens_per_s\": {:.3f}, \"decode_tokens_per_s\": {:.3f}}}}}\n",
+        JsonQuote(flags.Argument(0)), prompt_tokens, fmt::join(result.tokens, ", "),
+        engine::FinishReasonName(result.reason), Seconds(start, ready), prefill, decode, prefill_rate, decode_rate);
   } else if (StderrIsTerminal()) {
     fmt::print(stderr, "{} tokens ({}), {:.1f} tokens/s; prompt {:.1f} tokens/s; loaded in {:.2f} s\n", count,
                engine::FinishReasonName(result.reason), decode_rate, prefill_rate, Seconds(start, ready));

@@ -6,12 +6,15 @@
 
 using cpu::kRowChunk;
 
+// Sums that a block keeps in registers. bf16 needs more of them beside: a pair, its halves and a mask.
+template <DType kType>
+inline constexpr int kDotSums =
 #if defined(__AVX512F__)
-inline constexpr int kDotAccumulators = 24;  // of 32 registers
+    24;
 #elif defined(__AVX2__)
-inline constexpr int kDotAccumulators = 6;  // 12 of 16
+    kType == DType::kF32 ? 6 : 4;
 #else
-inline constexpr int kDotAccumulators = 3;  // 12 of 16
+    kType == DType::kF32 ? 3 : 2;
 #endif
 inline constexpr int kMaxDotRows = 6, kMaxDotTiles = 4;
 
@@ -62,46 +65,52 @@ inline __attribute__((noinline)) void DotKernel(const float* const* rows, const 
     for (int t = 0; t < kTiles; ++t) Store(out + 16 * (kTiles * r + t), sum[r][t]);
 }
 
-template <int kRows, int kTiles>
-QWEN_INLINE void DotTyped(DType type, const float* const* rows, const unsigned char* const* tiles, int k, float* out) {
-  if (type == DType::kBF16) DotKernel<DType::kBF16, kRows, kTiles>(rows, tiles, k, out);
-  else DotKernel<DType::kF32, kRows, kTiles>(rows, tiles, k, out);
-}
-
 /// out[r][t][16] = rows[r] . tiles[t], for as many of `num_rows` as one block takes; their number.
-template <int kTiles>
-inline int DotRows(DType type, const float* const* rows, int num_rows, const unsigned char* const* tiles, int k,
-                   float* out) {
-  if constexpr (6 * kTiles <= kDotAccumulators)
-    if (num_rows >= 6) return DotTyped<6, kTiles>(type, rows, tiles, k, out), 6;
-  if constexpr (4 * kTiles <= kDotAccumulators)
-    if (num_rows >= 4) return DotTyped<4, kTiles>(type, rows, tiles, k, out), 4;
-  if constexpr (3 * kTiles <= kDotAccumulators)
-    if (num_rows >= 3) return DotTyped<3, kTiles>(type, rows, tiles, k, out), 3;
-  if constexpr (2 * kTiles <= kDotAccumulators)
-    if (num_rows >= 2) return DotTyped<2, kTiles>(type, rows, tiles, k, out), 2;
-  return DotTyped<1, kTiles>(type, rows, tiles, k, out), 1;
+template <DType kType, int kTiles>
+inline int DotRows(const float* const* rows, int num_rows, const unsigned char* const* tiles, int k, float* out) {
+  if constexpr (6 * kTiles <= kDotSums<kType>)
+    if (num_rows >= 6) return DotKernel<kType, 6, kTiles>(rows, tiles, k, out), 6;
+  if constexpr (4 * kTiles <= kDotSums<kType>)
+    if (num_rows >= 4) return DotKernel<kType, 4, kTiles>(rows, tiles, k, out), 4;
+  if constexpr (3 * kTiles <= kDotSums<kType>)
+    if (num_rows >= 3) return DotKernel<kType, 3, kTiles>(rows, tiles, k, out), 3;
+  if constexpr (2 * kTiles <= kDotSums<kType>)
+    if (num_rows >= 2) return DotKernel<kType, 2, kTiles>(rows, tiles, k, out), 2;
+  return DotKernel<kType, 1, kTiles>(rows, tiles, k, out), 1;
 }
 
 /// How many tiles to take at once when there are many: one row alone needs them for chains in flight.
 QWEN_INLINE int DotTileGroup(int num_rows) {
-  if (kDotAccumulators >= 24) return 4;
-  return num_rows > 1 ? 1 : kDotAccumulators >= 4 ? 4 : 2;
+  if (kDotSums<DType::kBF16> >= 24) return 4;
+  return num_rows > 1 ? 1 : kDotSums<DType::kBF16> >= 4 ? 4 : 2;
 }
 
 /// put(row, t, F16) for every row and for t < num_tiles, num_tiles being 1, 2 or 4: rows . tiles[t].
+template <DType kType, class Put>
+QWEN_INLINE void DotGroupOf(const float* const* rows, int num_rows, const unsigned char* const* tiles, int num_tiles,
+                            int k, Put put) {
+  float out[16 * kMaxDotRows * kMaxDotTiles];
+  // Two tiles of several rows want more registers than AVX2 has: one after the other then.
+  const int together = num_tiles == 2 && num_rows > 2 && 4 * num_tiles > kDotSums<kType> ? 1 : num_tiles;
+  for (int r = 0; r < num_rows;) {
+    int taken = 0;
+    for (int t = 0; t < num_tiles; t += together) {
+      float* to = out + 16 * kMaxDotRows * t;
+      taken = together == 4   ? DotRows<kType, 4>(rows + r, num_rows - r, tiles, k, to)
+              : together == 2 ? DotRows<kType, 2>(rows + r, num_rows - r, tiles, k, to)
+                              : DotRows<kType, 1>(rows + r, num_rows - r, tiles + t, k, to);
+    }
+    for (int i = 0; i < taken; ++i)
+      for (int t = 0; t < num_tiles; ++t)
+        put(r + i, t, Load(out + (together == 1 ? 16 * (kMaxDotRows * t + i) : 16 * (num_tiles * i + t))));
+    r += taken;
+  }
+}
 template <class Put>
 QWEN_INLINE void DotGroup(DType type, const float* const* rows, int num_rows, const unsigned char* const* tiles,
                           int num_tiles, int k, Put put) {
-  float out[16 * kMaxDotRows * kMaxDotTiles];
-  for (int r = 0; r < num_rows;) {
-    int taken = num_tiles == 4   ? DotRows<4>(type, rows + r, num_rows - r, tiles, k, out)
-                : num_tiles == 2 ? DotRows<2>(type, rows + r, num_rows - r, tiles, k, out)
-                                 : DotRows<1>(type, rows + r, num_rows - r, tiles, k, out);
-    for (int i = 0; i < taken; ++i)
-      for (int t = 0; t < num_tiles; ++t) put(r + i, t, Load(out + 16 * (num_tiles * i + t)));
-    r += taken;
-  }
+  if (type == DType::kBF16) DotGroupOf<DType::kBF16>(rows, num_rows, tiles, num_tiles, k, put);
+  else DotGroupOf<DType::kF32>(rows, num_rows, tiles, num_tiles, k, put);
 }
 
 /// put(row, tile, F16) for tiles [begin, end) of a weight of `k` columns.

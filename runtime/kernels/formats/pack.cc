@@ -16,8 +16,10 @@ void PackTile16(DType type, const uint8_t* const rows[kTileRows], int64_t column
       uint32_t from[kBlock] = {};
       if (const int64_t rest = bytes - word * 4; rows[n] && rest > 0) {
         // Two calls: the common one has a size the compiler knows. A row may end inside a word.
-        if (rest >= static_cast<int64_t>(sizeof(from))) std::memcpy(from, rows[n] + word * 4, sizeof(from));
-        else std::memcpy(from, rows[n] + word * 4, rest);
+        if (rest >= static_cast<int64_t>(sizeof(from)))
+          std::memcpy(from, rows[n] + word * 4, sizeof(from));
+        else
+          std::memcpy(from, rows[n] + word * 4, rest);
       }
       for (int i = 0; i < count; ++i) std::memcpy(to + ((word + i) * kTileRows + n) * 4, &from[i], 4);
     }

@@ -13,7 +13,7 @@
 
 namespace qwen::kernels {
 
-inline constexpr int kMaxLinearOutputs = 8;
+inline constexpr int kMaxLinearOutputs = 32;  // K and V of every layer of a drafter are one projection of its context
 enum LinearPrologue { kPrologueNone, kPrologueRmsNorm, kPrologueGatedRmsNorm };
 
 struct LinearSpec {

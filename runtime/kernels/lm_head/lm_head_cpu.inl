@@ -100,7 +100,7 @@ inline int DrawToken(const SampleParams& p, const float* logits, int vocab, int 
     count -= left;
   }
 
-  // From the likeliest on: hardly any other is then worth its noise.
+  // From the likeliest on: hardly any other is then worth the logarithms of its noise.
   Candidate drawn{first.z + Gumbel(p.seed, first.id, position, p.choice), first.id};
   int group = -1;
   PhiloxWords words{};
@@ -109,6 +109,7 @@ inline int DrawToken(const SampleParams& p, const float* logits, int vocab, int 
     if (c.z + kMaxGumbel < drawn.z) continue;
     if (p.min_p > 0 && __builtin_exp(c.z - highest) < p.min_p) continue;
     if (c.id >> 2 != group) group = c.id >> 2, words = DrawWords(p.seed, group, position, p.choice);
+    if (c.z + GumbelBound(words.w[c.id & 3]) < drawn.z) continue;
     const Candidate noisy{c.z + GumbelOfWord(words.w[c.id & 3]), c.id};
     if (Before(noisy, drawn)) drawn = noisy;
   }

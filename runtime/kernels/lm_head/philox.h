@@ -77,6 +77,14 @@ QWEN_DRAW float DrawUniform(unsigned word) {
 QWEN_DRAW float GumbelOfWord(unsigned word) { return -DrawLog(DrawExponential(DrawUniform(word))); }
 /// No Gumbel value is larger: u is at least 2^-33, and 33 ln 2 = 22.87.
 static constexpr float kMaxGumbel = 22.9f;
+/// Not below GumbelOfWord(word), without a logarithm: E >= u, so G <= -log(u), and u >= 2^-n says n ln 2 at most.
+QWEN_DRAW float GumbelBound(unsigned word) {
+  float u = DrawUniform(word);
+  unsigned bits;
+  __builtin_memcpy(&bits, &u, 4);
+  // A thousandth for the roundings of G, which are a thousand times smaller.
+  return QWEN_DRAW_ADD(QWEN_DRAW_MUL(static_cast<float>(127 - static_cast<int>(bits >> 23)), 0.6931472f), 0.001f);
+}
 
 /// The four words of tokens 4 * group to 4 * group + 3, for the token drawn at `position`.
 QWEN_DRAW PhiloxWords DrawWords(unsigned long long seed, int group, int position, int choice) {

@@ -233,21 +233,24 @@ TEST(Interpreter, CachesGoOnBySlotAndCanBeRolledBack) {
             "step: model.kv_append: a: slot 6 holds 2 tokens, the batch goes on at position 3");
 }
 
-/// A delta-rule mixer whose inputs are all its one input, 2 key heads and 4 value heads of 2 and 3 channels.
-Program deltaNet() {
-  std::string state = "!model.recurrent_state<k 2 v 4 dk 2 dv 3 w 4, f32>", all = "tensor<?x20xf32>",
-              key = "tensor<?x4xf32>", value = "tensor<?x12xf32>";
-  return Program(param("conv", "tensor<20x4xf32>") + param("a_log", "tensor<4xf32>") + param("dt_bias", "tensor<4xf32>") +
+/// A delta-rule mixer whose inputs are all its one input: key heads of 2 channels, twice as many value heads of 3.
+Program deltaNet(int keyHeads = 2) {
+  std::string heads = std::to_string(2 * keyHeads), channels = std::to_string(10 * keyHeads);
+  std::string state = "!model.recurrent_state<k " + std::to_string(keyHeads) + " v " + heads + " dk 2 dv 3 w 4, f32>";
+  std::string all = "tensor<?x" + channels + "xf32>", key = "tensor<?x" + heads + "xf32>",
+              value = "tensor<?x" + std::to_string(6 * keyHeads) + "xf32>", vector = "tensor<" + heads + "xf32>",
+              conv = "tensor<" + channels + "x4xf32>";
+  return Program(param("conv", conv) + param("a_log", vector) + param("dt_bias", vector) +
                  "func.func @step(%batch: !model.batch, %x: " + all + ") -> " + value + R"( attributes {
       model.program = "step", model.inputs = ["batch", "x"], model.outputs = ["y"]} {
-    %s = model.state "g" : )" + state + "\n%w = model.weight @conv : tensor<20x4xf32>\n" +
-                 "%al = model.weight @a_log : tensor<4xf32>\n%dt = model.weight @dt_bias : tensor<4xf32>\n" +
-                 "%c = model.causal_conv1d %x, %w, %s, %batch : " + all + ", tensor<20x4xf32>, " + state + "\n" +
+    %s = model.state "g" : )" + state + "\n%w = model.weight @conv : " + conv + "\n" +
+                 "%al = model.weight @a_log : " + vector + "\n%dt = model.weight @dt_bias : " + vector + "\n" +
+                 "%c = model.causal_conv1d %x, %w, %s, %batch : " + all + ", " + conv + ", " + state + "\n" +
                  "%q, %k, %v = model.split %c heads 1 : (" + all + ") -> (" + key + ", " + key + ", " + value + ")\n" +
                  "%qn = model.l2_norm %q head_dim 2 eps 1.0e-6 scale 0.7071 : " + key + "\n" +
                  "%kn = model.l2_norm %k head_dim 2 eps 1.0e-6 scale 1.0 : " + key + "\n" +
-                 "%beta, %g = model.delta_gates %q, %k, %al, %dt : (" + key + ", " + key +
-                 ", tensor<4xf32>, tensor<4xf32>) -> (" + key + ", " + key + ")\n" +
+                 "%beta, %g = model.delta_gates %q, %k, %al, %dt : (" + key + ", " + key + ", " +
+                 vector + ", " + vector + ") -> (" + key + ", " + key + ")\n" +
                  "%y = model.gated_delta_rule %qn, %kn, %v, %beta, %g, %s, %batch : (" + key + ", " + key + ", " + value +
                  ", " + key + ", " + key + ", " + state + ", !model.batch) -> " + value + "\nreturn %y : " + value +
                  "\n}");
@@ -298,6 +301,31 @@ TEST(Interpreter, ARecurrentStateGoesOnWhereItStands) {
   ASSERT_FALSE(y.ok());
   EXPECT_EQ(y.status().message(),
             "step: model.causal_conv1d: g: slot 0 holds 3 tokens, the batch goes on at position 2");
+}
+
+// What a rank of a ragged shard may be left with.
+TEST(Interpreter, ARecurrentStateWithoutHeadsGoesOnToo) {
+  Program program = deltaNet(0);
+  Interpreter<float> interpreter(*program.module, randomWeights(*program.module, 1));
+  State<float> state;
+  Tensor<float> nothing;
+  nothing.shape = {1, 0};
+  for (int position = 0; position < 3; ++position) {
+    auto y = interpreter.run("step", batchOf(1, position), state, {{"x", nothing}});
+    ASSERT_TRUE(y.ok()) << y.status().message();
+  }
+}
+
+TEST(Interpreter, AStateOfTheWrongSizeIsRefused) {
+  Program program = deltaNet();
+  Interpreter<float> interpreter(*program.module, randomWeights(*program.module, 1));
+  State<float> state;
+  state.recurrent(0, 0, "g").convTokens = 2;
+  state.recurrent(0, 0, "g").conv.resize(7);
+  auto y = interpreter.run("step", batchOf(1, 2), state, {{"x", noise(1, 20, 2)}});
+  ASSERT_FALSE(y.ok());
+  EXPECT_EQ(y.status().message(),
+            "step: model.causal_conv1d: g: slot 0 was given 7 numbers, the layer's state has 60");
 }
 
 TEST(Interpreter, TheObserverSeesNamedResults) {

@@ -9,8 +9,9 @@ namespace qwen {
 namespace {
 
 constexpr CommandRow kCommands[] = {{"run", "PLAN", "continues a prompt given as token ids"},
-                                    {"diff", "A B", "compares two plans and says what differs in them, field by field, "
-                                                    "in as many words as it takes to need a second line"}};
+                                    {"diff", "A B",
+                                     "compares two plans and says what differs in them, field by field, "
+                                     "in as many words as it takes to need a second line"}};
 constexpr FlagRow kRows[] = {
     {"run", "weights", FlagType::kText, "(beside the plan)", "DIR", "", "Model", "folder of the checkpoint"},
     {"run", "max-tokens", FlagType::kInt, "16", "N", "1..4096", "Sampling", "tokens to generate"},
@@ -113,8 +114,8 @@ TEST(Flags, BooleansAndRepeats) {
 }
 
 TEST(Flags, Environment) {
-  std::vector<std::string> environment = {"TOOL_MAX_TOKENS=9", "TOOL_JSON=enabled", "TOOL_ISA=", "TOOL_STOP=x",
-                                          "TOOL_MAX_TOKEN=3",  "HOME=/"};
+  std::vector<std::string> environment = {
+      "TOOL_MAX_TOKENS=9", "TOOL_JSON=enabled", "TOOL_ISA=", "TOOL_STOP=x", "TOOL_MAX_TOKEN=3", "HOME=/"};
   StatusOr<Flags> flags = Parse({"run", "p"}, environment);
   ASSERT_TRUE(flags.ok()) << flags.status().message();
   EXPECT_EQ(flags->Int("max-tokens"), 9);
@@ -168,8 +169,8 @@ TEST(Flags, Help) {
     }
   }
   std::string text = HelpText(kTable, "run");
-  for (const char* part : {"usage: tool run PLAN [options]", "Sampling:", "--max-tokens N", "default 16", "range 1..4096",
-                           "TOOL_MAX_TOKENS", "-o, --output FILE", "--[no-]json", "default off",
+  for (const char* part : {"usage: tool run PLAN [options]", "Sampling:", "--max-tokens N", "default 16",
+                           "range 1..4096", "TOOL_MAX_TOKENS", "-o, --output FILE", "--[no-]json", "default off",
                            "default beside the plan", "examples:\n  tool run model.plan --max-tokens 4"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in\n" << text;
   EXPECT_EQ(HelpText(kTable, "diff").find("--isa"), std::string::npos);
@@ -183,7 +184,8 @@ TEST(Flags, Sizes) {
   EXPECT_EQ(*ParseSize("24GiB"), int64_t{24} << 30);
   EXPECT_EQ(*ParseSize("2GB"), 2'000'000'000);
   EXPECT_EQ(*ParseSize("0.5M"), 500'000);
-  for (const char* bad : {"", "K", "-1", "1 K", "1e", "9999999999G", "nan", "0x10"}) EXPECT_FALSE(ParseSize(bad).ok()) << bad;
+  for (const char* bad : {"", "K", "-1", "1 K", "1e", "9999999999G", "nan", "0x10"})
+    EXPECT_FALSE(ParseSize(bad).ok()) << bad;
 }
 
 TEST(Flags, Lists) {
@@ -195,8 +197,11 @@ TEST(Flags, Lists) {
 
 TEST(Log, ControlCharactersAreEscaped) {
   EXPECT_EQ(EscapeControl("a\x1b[31mb\r\n\t\x7f"), "a\\x1b[31mb\\x0d\\x0a\\x09\\x7f");
-  EXPECT_EQ(EscapeControl("gr\xc3\xbc\xc3\x9f \xe4\xbd\xa0 \xf0\x9f\x98\x80"), "gr\xc3\xbc\xc3\x9f \xe4\xbd\xa0 \xf0\x9f\x98\x80");
-  EXPECT_EQ(EscapeControl("\xc2\x9b" "31m"), "\\xc2\\x9b31m");                      // CSI as one character
+  EXPECT_EQ(EscapeControl("gr\xc3\xbc\xc3\x9f \xe4\xbd\xa0 \xf0\x9f\x98\x80"),
+            "gr\xc3\xbc\xc3\x9f \xe4\xbd\xa0 \xf0\x9f\x98\x80");
+  EXPECT_EQ(EscapeControl("\xc2\x9b"
+                          "31m"),
+            "\\xc2\\x9b31m");  // CSI as one character
   EXPECT_EQ(EscapeControl("\xff\xc0\x80\xed\xa0\x80\xc3"), "\\xff\\xc0\\x80\\xed\\xa0\\x80\\xc3");
 }
 
@@ -210,7 +215,8 @@ TEST(RunTool, ExitCodes) {
   auto run = [](std::vector<std::string> words, Status status = {}) {
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
-    return RunTool(kTable, "tool 1\n", static_cast<int>(argv.size()), argv.data(), [&](const Flags&) { return status; });
+    return RunTool(kTable, "tool 1\n", static_cast<int>(argv.size()), argv.data(),
+                   [&](const Flags&) { return status; });
   };
   testing::internal::CaptureStdout();
   testing::internal::CaptureStderr();

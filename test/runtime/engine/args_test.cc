@@ -29,7 +29,8 @@ TEST(Args, Cases) {
   };
   EXPECT_EQ(refusal("{}", 3), "c.json: expected an array of arrays of ids, got an object");
   EXPECT_EQ(refusal("[1]", 3), "c.json:/0: expected an array of ids, got an integer");
-  EXPECT_EQ(refusal("[[], [1, 2.5]]", 3), "c.json:/1/1: expected an integer, got a number with a fraction or an exponent");
+  EXPECT_EQ(refusal("[[], [1, 2.5]]", 3),
+            "c.json:/1/1: expected an integer, got a number with a fraction or an exponent");
   EXPECT_EQ(refusal("[[], [1, -2]]", 2), "c.json:/1/1: -2 is no token id, they run from 0 to 2147483647");
   refusal("[[1]", 3);
   refusal("", 3);

@@ -126,8 +126,7 @@ TEST(Engine, Prompts) {
   EXPECT_EQ(CheckPrompt(plan, {}).message(), "the prompt has no tokens");
   EXPECT_EQ(CheckPrompt(plan, std::vector<int32_t>{1, 97}).message(), "token 1 is 97, the vocabulary has 97");
   EXPECT_EQ(CheckPrompt(plan, std::vector<int32_t>{-1}).message(), "token 0 is -1, the vocabulary has 97");
-  EXPECT_EQ(CheckPrompt(plan, std::vector<int32_t>(401)).message(),
-            "the prompt has 401 tokens, the plan takes 400");
+  EXPECT_EQ(CheckPrompt(plan, std::vector<int32_t>(401)).message(), "the prompt has 401 tokens, the plan takes 400");
   EXPECT_TRUE(CheckPrompt(plan, std::vector<int32_t>(400)).ok());
 }
 
@@ -137,9 +136,11 @@ TEST(Generate, ManyPromptsFewSlots) {
   for (uint64_t seed = 0; seed < 30; ++seed) {
     std::mt19937_64 random(seed);
     int budget = seed % 2 ? 256 : 70 + static_cast<int>(random() % 30);
-    World world(ToyPlan(1, 4, budget), /*num_pages=*/16 + static_cast<int>(random() % 10), 1 + static_cast<int>(random() % 4));
+    World world(ToyPlan(1, 4, budget), /*num_pages=*/16 + static_cast<int>(random() % 10),
+                1 + static_cast<int>(random() % 4));
     std::vector<std::vector<int32_t>> prompts;
-    for (int i = 0; i < 12; ++i) prompts.push_back(RandomTokens(random, 1 + static_cast<int>(random() % (i % 3 ? 5 : 300))));
+    for (int i = 0; i < 12; ++i)
+      prompts.push_back(RandomTokens(random, 1 + static_cast<int>(random() % (i % 3 ? 5 : 300))));
     GenerateOptions options;
     options.max_tokens = 1 + static_cast<int>(random() % 20);
     StatusOr<std::vector<Generated>> results = Generate(*world.engine, prompts, options);
@@ -292,14 +293,15 @@ TEST(Logits, AnySplitAnyBatch) {
         options.batch = batch;
         std::vector<std::vector<uint64_t>> expected;
         for (const auto& tokens : cases) expected.push_back(ToyOutputs(tokens));
-        Status status = RunLogits(*world.engine, cases, options, [&](size_t index, int64_t row, std::span<const float> logits) {
-          ASSERT_EQ(logits.size(), static_cast<size_t>(kToyVocab));
-          size_t r = static_cast<size_t>(row);
-          EXPECT_FALSE(seen[index][r]);
-          seen[index][r] = true;
-          for (int id = 0; id < kToyVocab; id += 31)
-            ASSERT_EQ(logits[static_cast<size_t>(id)], ToyLogit(expected[index][r], id)) << index << " " << row;
-        });
+        Status status =
+            RunLogits(*world.engine, cases, options, [&](size_t index, int64_t row, std::span<const float> logits) {
+              ASSERT_EQ(logits.size(), static_cast<size_t>(kToyVocab));
+              size_t r = static_cast<size_t>(row);
+              EXPECT_FALSE(seen[index][r]);
+              seen[index][r] = true;
+              for (int id = 0; id < kToyVocab; id += 31)
+                ASSERT_EQ(logits[static_cast<size_t>(id)], ToyLogit(expected[index][r], id)) << index << " " << row;
+            });
         ASSERT_TRUE(status.ok()) << status.message();
         for (const auto& rows : seen) EXPECT_EQ(std::count(rows.begin(), rows.end(), false), 0);
         EXPECT_LE(world.executor->max_tokens_seen, max_logit_rows ? 40 : 256);
@@ -331,8 +333,7 @@ TEST(Logits, CancelAndRefusals) {
   std::vector<std::vector<int32_t>> cases = {{1}, {2, 200}};
   EXPECT_EQ(RunLogits(*world.engine, cases, {}, sink).message(), "case 1: token 1 is 200, the vocabulary has 97");
   cases = {std::vector<int32_t>(65)};
-  EXPECT_EQ(RunLogits(*world.engine, cases, {}, sink).message(),
-            "case 0: 3 pages of KV cache are needed, there are 2");
+  EXPECT_EQ(RunLogits(*world.engine, cases, {}, sink).message(), "case 0: 3 pages of KV cache are needed, there are 2");
   std::atomic<bool> stop = true;
   LogitsOptions options;
   options.stop = &stop;

@@ -74,7 +74,8 @@ TEST(Sequence, CommitAndFoldBookkeeping) {
           Sequence sequence = *Sequence::Begin(world.pools);
           ASSERT_NO_FATAL_FAILURE(world.Feed(sequence, RandomTokens(random, 5), Part::kLong, 5));
           EXPECT_EQ(sequence.ring_fill(), 0);
-          for (int i = 0; i < fill; ++i) ASSERT_NO_FATAL_FAILURE(world.Feed(sequence, RandomTokens(random, 1), Part::kShort, 1));
+          for (int i = 0; i < fill; ++i)
+            ASSERT_NO_FATAL_FAILURE(world.Feed(sequence, RandomTokens(random, 1), Part::kShort, 1));
           ASSERT_EQ(sequence.ring_fill(), fill);
           ASSERT_TRUE(sequence.Append(RandomTokens(random, rows), Part::kShort).ok());
           bool fold = fill + rows > fold_rows;
@@ -202,7 +203,8 @@ TEST(Sequence, SnapshotAtEveryPosition) {
         Sequence restored = *Sequence::Restore(world.pools, snapshot);
         EXPECT_EQ(restored.position(), length);
         EXPECT_EQ(restored.ring_fill(), 0);
-        for (int i = 0; i < 12; ++i) ASSERT_NO_FATAL_FAILURE(world.Feed(restored, RandomTokens(random, 1), Part::kShort, 1));
+        for (int i = 0; i < 12; ++i)
+          ASSERT_NO_FATAL_FAILURE(world.Feed(restored, RandomTokens(random, 1), Part::kShort, 1));
         ASSERT_NO_FATAL_FAILURE(world.Feed(restored, RandomTokens(random, 40), Part::kLong, 40));
         ASSERT_NO_FATAL_FAILURE(world.Feed(sequence, RandomTokens(random, 1), Part::kShort, 1));
       }
@@ -275,7 +277,8 @@ TEST(Sequence, RandomTraffic) {
           sequences.erase(sequences.begin() + static_cast<std::ptrdiff_t>(pick));
         } else {
           bool is_long = verb >= 10;
-          int rows = is_long ? 2 + static_cast<int>(random() % 90) : 1 + static_cast<int>(random() % static_cast<uint64_t>(max_rows));
+          int rows = is_long ? 2 + static_cast<int>(random() % 90)
+                             : 1 + static_cast<int>(random() % static_cast<uint64_t>(max_rows));
           int free = world.pools.pages.free();
           Status status = sequence.Append(RandomTokens(random, rows), is_long ? Part::kLong : Part::kShort);
           if (!status.ok()) {

@@ -63,7 +63,8 @@ inline std::vector<uint64_t> ToyOutputs(std::span<const int32_t> tokens) {
 }
 inline int32_t ToyNext(std::span<const int32_t> tokens) { return ToyToken(ToyOutputs(tokens).back()); }
 
-inline plan::Plan ToyPlan(int max_rows, int max_num_seqs = 4, int max_num_batched_tokens = 256, int max_model_len = 400) {
+inline plan::Plan ToyPlan(int max_rows, int max_num_seqs = 4, int max_num_batched_tokens = 256,
+                          int max_model_len = 400) {
   plan::Plan plan;
   plan.model.vocab = kToyVocab;
   plan.model.max_model_len = max_model_len;
@@ -96,11 +97,13 @@ class ToyExecutor : public exec::Executor {
 
   /// The next Run spoils the state of its sequences half way and fails.
   bool fail_next = false;
-  std::vector<std::string> programs;  // that ran
+  std::vector<std::string> programs;     // that ran
   std::vector<std::vector<int>> chunks;  // rows of each long sequence, a vector a step
   int max_tokens_seen = 0;
 
-  bool HasProgram(const std::string& name) const override { return name == "step" || (name == "verify" && state_.max_rows > 1); }
+  bool HasProgram(const std::string& name) const override {
+    return name == "step" || (name == "verify" && state_.max_rows > 1);
+  }
 
   StatusOr<exec::Outputs> Run(const std::string& program, const kernels::BatchView& batch,
                               std::span<const uint8_t>) override {
@@ -178,7 +181,8 @@ class ToyExecutor : public exec::Executor {
   // The state at `position`: base and the ring's committed records. At position = ring_fill the base counts as zero.
   uint64_t State(const Slot& slot, int position, int ring_fill) const {
     uint64_t state = position == ring_fill ? 0 : slot.base;
-    for (int p = position - ring_fill; p < position; ++p) state = ToyFold(state, slot.ring[static_cast<size_t>(p % state_.ring_rows)]);
+    for (int p = position - ring_fill; p < position; ++p)
+      state = ToyFold(state, slot.ring[static_cast<size_t>(p % state_.ring_rows)]);
     return state;
   }
   uint64_t Conv(const Slot& slot, int position) const {

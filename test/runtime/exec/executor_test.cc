@@ -171,7 +171,8 @@ TEST(Executor, DroppedCollectiveIsRefused) {
 
   plan = RankPlan(2, 2);
   plan.programs[1].steps[1].part = Part::kLong;
-  EXPECT_EQ(Make(plan).status().message(), "program step: collective 0 of rank 1 is meet, of rank 0 meet over other rows");
+  EXPECT_EQ(Make(plan).status().message(),
+            "program step: collective 0 of rank 1 is meet, of rank 0 meet over other rows");
 
   plan = RankPlan(2, 1);
   plan.programs[1].name = "verify";
@@ -204,7 +205,8 @@ std::string Refusal(const std::function<void(plan::Plan*)>& damage) {
 }
 
 TEST(Executor, KernelRecordsAreCheckedAgainstTheCatalogue) {
-  EXPECT_EQ(Refusal([](plan::Plan* p) { p->kernels[0].entry = "rela"; }), "kernel relay__0: this build has no kernel rela");
+  EXPECT_EQ(Refusal([](plan::Plan* p) { p->kernels[0].entry = "rela"; }),
+            "kernel relay__0: this build has no kernel rela");
   EXPECT_EQ(Refusal([](plan::Plan* p) { p->kernels[0].family = "linear"; }),
             "kernel relay__0: relay is of family fake, the plan says linear");
   EXPECT_EQ(Refusal([](plan::Plan* p) { p->kernels[0].spec.clear(); }),
@@ -329,14 +331,16 @@ TEST(Executor, HiddenFeedsTheProgramThatTakesIt) {
 // A checkpoint without an MTP head turns its program off and nothing else.
 TEST(Executor, ProgramsWithoutTheirWeightsAreLeftOut) {
   plan::Plan plan = EmptyPlan();
-  plan.weights.push_back({.name = "mtp.norm", .scheme = "", .dtype = DType::kF32, .shape = {1},
-                          .group = plan::Group::kMtp});
+  plan.weights.push_back(
+      {.name = "mtp.norm", .scheme = "", .dtype = DType::kF32, .shape = {1}, .group = plan::Group::kMtp});
   plan.packed.push_back({.weight = 0, .rank = 0, .layout = plan::Layout::kVector, .slices = {}, .bytes = 4});
   for (const char* name : {"step", "draft_mtp"}) {
     ProgramBuilder b(&plan, name, 0);
     int32_t y = b.Output("next", DType::kI64, kFakeThreads);
-    if (name == std::string("draft_mtp")) b.Launch(Fake(&plan, "copy"), {b.Weight(0), y});
-    else b.Launch(Fake(&plan, "relay"), {-1, y});
+    if (name == std::string("draft_mtp"))
+      b.Launch(Fake(&plan, "copy"), {b.Weight(0), y});
+    else
+      b.Launch(Fake(&plan, "relay"), {-1, y});
     b.Finish();
   }
   Weights weights;

@@ -12,7 +12,8 @@ namespace {
 using exec::test::kFakeScratch, exec::test::kFakeShared, exec::test::kFakeThreads;
 
 StatusOr<SpecPtr> Decode(const plan::Fields& fields) {
-  if (fields.size() != 1) return DataLossError("spec has " + std::to_string(fields.size()) + " fields, the kernel takes 1");
+  if (fields.size() != 1)
+    return DataLossError("spec has " + std::to_string(fields.size()) + " fields, the kernel takes 1");
   return SpecPtr(std::make_shared<int64_t>(fields[0].ints[0]));
 }
 template <int kArgs>

@@ -56,14 +56,20 @@ plan::Plan MakePlan(DType dtype, int tp) {
     const Range keys = heads(rank), values = {keys.begin * kRatio, keys.end * kRatio};
     const int key_heads = static_cast<int>(keys.end - keys.begin), value_heads = key_heads * kRatio;
     const int channels = 2 * key_heads * kKeyDim + value_heads * kValueDim;
-    const std::vector<Range> channel_slices = {{keys.begin * kKeyDim, keys.end * kKeyDim},
-                                               {kKeys + keys.begin * kKeyDim, kKeys + keys.end * kKeyDim},
-                                               {2 * kKeys + values.begin * kValueDim, 2 * kKeys + values.end * kValueDim}};
+    const std::vector<Range> channel_slices = {
+        {keys.begin * kKeyDim, keys.end * kKeyDim},
+        {kKeys + keys.begin * kKeyDim, kKeys + keys.end * kKeyDim},
+        {2 * kKeys + values.begin * kValueDim, 2 * kKeys + values.end * kValueDim}};
     plan::State state{};
     state.max_rows = kMaxRows;
-    state.delta_layers.push_back({.name = "layers.0.gdn", .offset = 0, .key_heads = key_heads,
-                                  .value_heads = value_heads, .key_dim = kKeyDim, .value_dim = kValueDim,
-                                  .width = kWidth, .dtype = dtype});
+    state.delta_layers.push_back({.name = "layers.0.gdn",
+                                  .offset = 0,
+                                  .key_heads = key_heads,
+                                  .value_heads = value_heads,
+                                  .key_dim = kKeyDim,
+                                  .value_dim = kValueDim,
+                                  .width = kWidth,
+                                  .dtype = dtype});
     plan::LayOutState(&state);
     plan.states.push_back(state);
 
@@ -87,13 +93,24 @@ plan::Plan MakePlan(DType dtype, int tp) {
     table(1, value_heads, {values}, DType::kF32, beta);
     table(2, value_heads, {values}, DType::kF32, alpha);
 
-    kernels::GdnSpec gdn{.key_heads = key_heads, .value_heads = value_heads, .key_dim = kKeyDim,
-                         .value_dim = kValueDim, .width = kWidth, .l2_eps = 1e-6f, .q_scale = 0.25f, .x_type = dtype,
+    kernels::GdnSpec gdn{.key_heads = key_heads,
+                         .value_heads = value_heads,
+                         .key_dim = kKeyDim,
+                         .value_dim = kValueDim,
+                         .width = kWidth,
+                         .l2_eps = 1e-6f,
+                         .q_scale = 0.25f,
+                         .x_type = dtype,
                          .ba_type = DType::kF32};
     const plan::State& laid = plan.states.back();
-    const std::vector<int32_t> args = {qkv, beta, alpha, packed(3, Layout::kVector, {channel_slices, {}}),
-                                       packed(4, Layout::kVector, {{values}}), packed(5, Layout::kVector, {{values}}),
-                                       b.Cache("layers.0.gdn", laid.delta_layers[0].offset, laid.slot_bytes), o};
+    const std::vector<int32_t> args = {qkv,
+                                       beta,
+                                       alpha,
+                                       packed(3, Layout::kVector, {channel_slices, {}}),
+                                       packed(4, Layout::kVector, {{values}}),
+                                       packed(5, Layout::kVector, {{values}}),
+                                       b.Cache("layers.0.gdn", laid.delta_layers[0].offset, laid.slot_bytes),
+                                       o};
     b.Launch(AddKernel(&plan, "gdn_decode", "gdn", kernels::ToFields(gdn)), args, Part::kShort, /*waits=*/true);
     b.Launch(AddKernel(&plan, "gdn_scan", "gdn", kernels::ToFields(gdn)), args, Part::kLong, /*waits=*/false);
     if (dtype == DType::kF32)
@@ -194,7 +211,8 @@ TEST_P(SlotTest, LoadedSlotsContinueBitForBit) {
 
       const std::vector<uint8_t> want = Append(&plain, tokens, is_long, commit);
       ASSERT_TRUE(AllFinite(want));
-      ASSERT_EQ(Append(&saved, tokens, is_long, commit), want) << "seed " << seed << ", step " << step << ": saving disturbed it";
+      ASSERT_EQ(Append(&saved, tokens, is_long, commit), want)
+          << "seed " << seed << ", step " << step << ": saving disturbed it";
       ASSERT_EQ(Append(&restored, tokens, is_long, commit), want) << "seed " << seed << ", step " << step;
       ASSERT_EQ(Save(saved), Save(restored)) << "seed " << seed << ", step " << step;
     }

@@ -1,5 +1,5 @@
-// A model of one feed-forward layer through the real kernels: embed, norm, gate and up, down, sum over ranks, head, draw.
-// The expected numbers are plain loops in double over the same weights, unsharded.
+// A model of one feed-forward layer through the real kernels: embed, norm, gate and up, down, sum over ranks, head,
+// draw. The expected numbers are plain loops in double over the same weights, unsharded.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -30,7 +30,9 @@ constexpr uint64_t kSeed = 3;
 
 // The share of rank r when `units` go round: the first ranks get one more. May be empty.
 Range Share(int units, int unit, int total, int rank, int ranks) {
-  auto begin = [&](int r) { return std::min<int64_t>(total, int64_t{unit} * (units / ranks * r + std::min(r, units % ranks))); };
+  auto begin = [&](int r) {
+    return std::min<int64_t>(total, int64_t{unit} * (units / ranks * r + std::min(r, units % ranks)));
+  };
   return {begin(rank), begin(rank + 1)};
 }
 
@@ -104,16 +106,23 @@ struct Tiny {
     b.Launch(AddKernel(&plan, "linear", "linear", kernels::ToFields(down)),
              {act, -1, -1, tp == 1 ? x : -1, w_down, tp > 1 ? partial : sum});
     if (tp > 1) {
-      kernels::AllReduceSpec reduce{.channels = kHidden, .residual = 1, .norm = 0, .round_first = 0, .eps = kEps,
-                                    .y_type = dtype};
+      kernels::AllReduceSpec reduce{
+          .channels = kHidden, .residual = 1, .norm = 0, .round_first = 0, .eps = kEps, .y_type = dtype};
       b.Collective(AddKernel(&plan, "all_reduce", "all_reduce", kernels::ToFields(reduce)), {partial, x, -1, sum, -1});
     }
 
-    kernels::LmHeadSpec head{.hidden = kHidden, .vocab = static_cast<int>(vocab.end - vocab.begin), .norm = 1,
-                             .round_first = 0, .eps = kEps, .gather = 1, .x_type = dtype, .w_type = dtype};
+    kernels::LmHeadSpec head{.hidden = kHidden,
+                             .vocab = static_cast<int>(vocab.end - vocab.begin),
+                             .norm = 1,
+                             .round_first = 0,
+                             .eps = kEps,
+                             .gather = 1,
+                             .x_type = dtype,
+                             .w_type = dtype};
     const int32_t w_head = b.Weight(Pack(kHead, Layout::kTile16, rank, {{vocab}, {}}));
     b.Launch(AddKernel(&plan, "lm_head", "lm_head", kernels::ToFields(head)),
-             {sum, b.Weight(Pack(kFinalNorm, Layout::kVector, rank)), w_head, tp > 1 ? share : logits}, Part::kLogitRows);
+             {sum, b.Weight(Pack(kFinalNorm, Layout::kVector, rank)), w_head, tp > 1 ? share : logits},
+             Part::kLogitRows);
     if (tp > 1)
       b.Collective(AddKernel(&plan, "all_gather", "all_reduce", kernels::ToFields(gather)), {share, logits},
                    Part::kLogitRows);
@@ -190,8 +199,8 @@ const std::vector<int32_t> kTokens = {7, 199, 0, 63, 64, 128};
 const std::vector<int32_t> kWanted = {1, 2, 4};
 BatchBlock Batch(const plan::Plan& plan) {
   static const std::vector<int32_t> first = {0}, both = {0, 2};
-  static const std::vector<kernels::SampleParams> greedy(2, kernels::SampleParams{0, 0, 0, kernels::kSampleGreedy |
-                                                                    kernels::kSampleWriteLogits, 1, 1, 0, -1, 0, 0, 0});
+  static const std::vector<kernels::SampleParams> greedy(
+      2, kernels::SampleParams{0, 0, 0, kernels::kSampleGreedy | kernels::kSampleWriteLogits, 1, 1, 0, -1, 0, 0, 0});
   BatchBlock block(plan.capacity, 1);
   SequenceRows rows;
   rows.tokens = std::span(kTokens).subspan(0, 1);

@@ -191,7 +191,8 @@ TEST(Formats, Tile16IndexFindsWhatPackTile16Wrote) {
     for (int64_t n = 0; n < kRows; ++n)
       for (int64_t k = 0; k < kColumns; ++k) {
         const int64_t at = kernels::Tile16Index(dtype, kColumns, n, k);
-        const float have = dtype == DType::kF32 ? At<float>(tiles.data(), at) : F32FromBf16(At<uint16_t>(tiles.data(), at));
+        const float have =
+            dtype == DType::kF32 ? At<float>(tiles.data(), at) : F32FromBf16(At<uint16_t>(tiles.data(), at));
         ASSERT_EQ(have, values[n * kColumns + k]) << n << ", " << k;
       }
   }
@@ -199,7 +200,7 @@ TEST(Formats, Tile16IndexFindsWhatPackTile16Wrote) {
 
 TEST(Formats, ConvertsToTheNearest) {
   auto bf16 = [](float x) { return F32FromBf16(Bf16FromF32(x)); };
-  EXPECT_EQ(bf16(1.0f + 0x1p-8f), 1.0f);             // a tie goes to even
+  EXPECT_EQ(bf16(1.0f + 0x1p-8f), 1.0f);                // a tie goes to even
   EXPECT_EQ(bf16(1.0f + 3 * 0x1p-8f), 1.0f + 0x1p-6f);  // so does this one
   EXPECT_EQ(bf16(std::nextafter(1.0f + 0x1p-8f, 2.0f)), 1.0f + 0x1p-7f);
   EXPECT_EQ(bf16(-3.4e38f), -std::numeric_limits<float>::infinity());
@@ -222,9 +223,8 @@ TEST(Formats, ConvertsToTheNearest) {
 class LoadTest : public testing::Test {
  protected:
   void SetUp() override {
-    dir_ = std::filesystem::temp_directory_path() /
-           ("qwen_weights_test_" + std::to_string(::getpid()) + "_" +
-            testing::UnitTest::GetInstance()->current_test_info()->name());
+    dir_ = std::filesystem::temp_directory_path() / ("qwen_weights_test_" + std::to_string(::getpid()) + "_" +
+                                                     testing::UnitTest::GetInstance()->current_test_info()->name());
     std::filesystem::create_directory(dir_);
     plan_.model.prefixes = {"model."};
     Tensor("model.embed_tokens.weight", DType::kF32, {4, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
@@ -260,7 +260,8 @@ class LoadTest : public testing::Test {
   StatusOr<Weights> Load() {
     Status written = plan::WriteSafetensors((dir_ / "model.safetensors").string(), tensors_);
     EXPECT_TRUE(written.ok()) << written.message();
-    return LoadWeights(plan_, dir_.string(), [this](int64_t done, int64_t total) { progress_.push_back({done, total}); });
+    return LoadWeights(plan_, dir_.string(),
+                       [this](int64_t done, int64_t total) { progress_.push_back({done, total}); });
   }
   static std::vector<float> Floats(const Weights& weights, int32_t packed, int64_t count) {
     std::vector<float> values(count);
@@ -395,9 +396,9 @@ TEST_F(LoadTest, PiecesBeyondTheirTensorAreRefused) {
 
 TEST(RandomWeights, DependOnSeedNameAndPlaceOnly) {
   plan::Plan plan;
-  plan.weights = {MakeWeight("layers.0.mlp.up", DType::kF32, {40, 100}), MakeWeight("layers.1.mlp.up", DType::kF32, {40, 100})};
-  plan.packed = {MakePacked(plan.weights[0], Layout::kRows),
-                 MakePacked(plan.weights[1], Layout::kRows, {}, 1),
+  plan.weights = {MakeWeight("layers.0.mlp.up", DType::kF32, {40, 100}),
+                  MakeWeight("layers.1.mlp.up", DType::kF32, {40, 100})};
+  plan.packed = {MakePacked(plan.weights[0], Layout::kRows), MakePacked(plan.weights[1], Layout::kRows, {}, 1),
                  MakePacked(plan.weights[0], Layout::kRows, {{{10, 30}}, {{50, 100}}}, 0, 1)};
   auto a = RandomWeights(plan, 1), again = RandomWeights(plan, 1), b = RandomWeights(plan, 2);
   ASSERT_TRUE(a.ok() && again.ok() && b.ok());
@@ -416,12 +417,15 @@ TEST(RandomWeights, DependOnSeedNameAndPlaceOnly) {
 
 TEST(RandomWeights, HaveSaneScales) {
   plan::Plan plan;
-  const std::pair<const char*, std::vector<int64_t>> weights[] = {
-      {"layers.0.mlp.up", {300, 100}}, {"layers.0.norm1", {500}}, {"layers.0.gdn.a_log", {500}},
-      {"layers.0.gdn.dt_bias", {500}}, {"layers.0.gdn.conv", {500, 4}}};
+  const std::pair<const char*, std::vector<int64_t>> weights[] = {{"layers.0.mlp.up", {300, 100}},
+                                                                  {"layers.0.norm1", {500}},
+                                                                  {"layers.0.gdn.a_log", {500}},
+                                                                  {"layers.0.gdn.dt_bias", {500}},
+                                                                  {"layers.0.gdn.conv", {500, 4}}};
   for (const auto& [name, shape] : weights) {
     plan.weights.push_back(MakeWeight(name, DType::kF32, shape));
-    plan.packed.push_back(MakePacked(plan.weights.back(), Layout::kVector, {}, static_cast<int32_t>(plan.packed.size())));
+    plan.packed.push_back(
+        MakePacked(plan.weights.back(), Layout::kVector, {}, static_cast<int32_t>(plan.packed.size())));
   }
   auto random = RandomWeights(plan, 7);
   ASSERT_TRUE(random.ok());

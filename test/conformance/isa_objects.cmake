@@ -1,0 +1,11 @@
+# No object built for one ISA may define a symbol that the linker can choose for all: a weak or unique one.
+foreach(object IN LISTS OBJECTS)
+  if(NOT object MATCHES "/isa_")
+    continue()
+  endif()
+  execute_process(COMMAND ${NM} -C ${object} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "[0-9a-f]+ [WVu] [^\n]*" shared "${symbols}")
+  if(shared)
+    message(FATAL_ERROR "${object} defines ${shared}")
+  endif()
+endforeach()
