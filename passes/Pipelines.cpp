@@ -39,10 +39,9 @@ void registerQwenPipelines() {
   struct Options : PassPipelineOptions<Options> {
     Option<bool> explain{*this, "explain", llvm::cl::desc("make every refusal a remark"), llvm::cl::init(false)};
   };
-  PassPipelineRegistration<Options>("fuse", "Every fusion in order, then dispatch-remaining",
-                                    [](OpPassManager &manager, const Options &options) {
-                                      buildFusePipeline(manager, options.explain);
-                                    });
+  PassPipelineRegistration<Options>(
+      "fuse", "Every fusion in order, then dispatch-remaining",
+      [](OpPassManager &manager, const Options &options) { buildFusePipeline(manager, options.explain); });
 }
 
 } // namespace qwen::passes

@@ -41,9 +41,8 @@ struct Mixer : FusionPattern<AttentionOp> {
   LogicalResult fuse(AttentionOp attention, PatternRewriter &rewriter) const override {
     auto appends = usersOfState<KvAppendOp>(attention, stateNameOf(attention.getCache()));
     if (appends.size() != 1)
-      return rewriter.notifyMatchFailure(attention, [&](Diagnostic &why) {
-        why << appends.size() << " ops append to its cache, a region takes one";
-      });
+      return rewriter.notifyMatchFailure(
+          attention, [&](Diagnostic &why) { why << appends.size() << " ops append to its cache, a region takes one"; });
     if (!appends.front()->isBeforeInBlock(attention))
       return rewriter.notifyMatchFailure(appends.front(), "appends to the cache only after the attention");
     SmallVector<Operation *> members{attention, appends.front()};

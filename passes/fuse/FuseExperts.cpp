@@ -25,7 +25,8 @@ struct SharedExpert : FusionPattern<CombineOp> {
     auto gate = product ? product.getGate().getDefiningOp<LinearOp>() : LinearOp();
     auto up = product ? product.getUp().getDefiningOp<LinearOp>() : LinearOp();
     if (!gate || !up || !scalar)
-      return rewriter.notifyMatchFailure(combine, "the shared rows are not linear, silu_mul, linear with a linear gate");
+      return rewriter.notifyMatchFailure(combine,
+                                         "the shared rows are not linear, silu_mul, linear with a linear gate");
     for (LinearOp linear : {gate, up, scalar})
       if (linear.getX() != experts.getX())
         return rewriter.notifyMatchFailure(linear, "reads other rows than the routed experts");

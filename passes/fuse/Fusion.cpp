@@ -147,10 +147,10 @@ FailureOr<DispatchOp> formDispatch(PatternRewriter &rewriter, StringRef family, 
     if (Operation *producer = input.getDefiningOp(); producer && !producer->isBeforeInBlock(*place))
       rewriter.moveOpBefore(producer, *place);
   rewriter.setInsertionPoint(*place);
-  auto dispatch = DispatchOp::create(
-      rewriter, location, outputTypes, cut.inputs.getArrayRef(),
-      {rewriter.getNamedAttr("family", FlatSymbolRefAttr::get(rewriter.getContext(), family)),
-       rewriter.getNamedAttr("origin", origin)});
+  auto dispatch =
+      DispatchOp::create(rewriter, location, outputTypes, cut.inputs.getArrayRef(),
+                         {rewriter.getNamedAttr("family", FlatSymbolRefAttr::get(rewriter.getContext(), family)),
+                          rewriter.getNamedAttr("origin", origin)});
 
   Block *body = rewriter.createBlock(&dispatch.getBody());
   IRMapping inner;

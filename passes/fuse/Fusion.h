@@ -1,8 +1,8 @@
 //===- Fusion.h - what all fusions share ----------------------------------===//
 //
-// A fusion chooses ops; forming the region is the same for all: move the ops into one kernel.dispatch, hand in what they
-// read from outside in the order they read it, hand out what others read. A chosen op may itself be a dispatch: its
-// region is then poured into the new one, so that fusions extend one another.
+// A fusion chooses ops; forming the region is the same for all: move the ops into one kernel.dispatch, hand in what
+// they read from outside in the order they read it, hand out what others read. A chosen op may itself be a dispatch:
+// its region is then poured into the new one, so that fusions extend one another.
 //
 //===----------------------------------------------------------------------===//
 

@@ -273,8 +273,8 @@ LogicalResult ProgramLayout::seedHeads(Operation *op) {
     RecurrentStateType type = conv.getState().getType();
     Layout layout;
     for (Range keys : keyHeads(type, stateName(conv.getState())))
-      layout.push_back(deltaNetChannels(keys, type.getKeyHeads(), type.getValueHeads(), type.getKeyDim(),
-                                        type.getValueDim()));
+      layout.push_back(
+          deltaNetChannels(keys, type.getKeyHeads(), type.getValueHeads(), type.getKeyDim(), type.getValueDim()));
     return assign(conv.getX(), layout);
   }
   if (auto rule = dyn_cast<GatedDeltaRuleOp>(op)) {

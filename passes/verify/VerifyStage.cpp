@@ -35,9 +35,7 @@ struct StageChecker {
   Stage stage;
   StringRef stageName;
 
-  InFlightDiagnostic refuse(Operation *op) {
-    return op->emitOpError("may not exist after ") << stageName << ": ";
-  }
+  InFlightDiagnostic refuse(Operation *op) { return op->emitOpError("may not exist after ") << stageName << ": "; }
 
   LogicalResult checkImported(Operation *op) {
     if (isa<model::AllReduceOp, model::AllGatherOp>(op))

@@ -81,8 +81,8 @@ struct Linear {
     if (s.prologue == kPrologueGatedRmsNorm && (s.head_dim < 1 || s.k % s.head_dim != 0))
       return DataLossError(fmt::format("field k is {}, not a multiple of head_dim ({})", s.k, s.head_dim));
     if (s.silu_mul && (s.outputs != 2 || s.n[0] != s.n[1]))
-      return DataLossError(fmt::format("silu_mul joins {} outputs of {} and {} channels, want 2 of one width", s.outputs,
-                                       s.n[0], s.n[1]));
+      return DataLossError(fmt::format("silu_mul joins {} outputs of {} and {} channels, want 2 of one width",
+                                       s.outputs, s.n[0], s.n[1]));
     if (s.residual && s.results() != 1)
       return DataLossError(fmt::format("a residual is added to {} results, want 1", s.results()));
     if (s.residual && s.silu_mul) return DataLossError("a residual is added behind silu_mul, want one of the two");
@@ -300,8 +300,8 @@ struct Elementwise {
     QWEN_RETURN_IF_ERROR(CheckRange("op", s.op, 0, static_cast<int>(std::size(kArity)) - 1));
     const ElementwiseOp op = static_cast<ElementwiseOp>(s.op);
     const Arity arity = kArity[s.op];
-    QWEN_RETURN_IF_ERROR(CheckRange("inputs", s.inputs, std::max(arity.inputs, 1),
-                                    arity.inputs > 0 ? arity.inputs : kMaxElementwise));
+    QWEN_RETURN_IF_ERROR(
+        CheckRange("inputs", s.inputs, std::max(arity.inputs, 1), arity.inputs > 0 ? arity.inputs : kMaxElementwise));
     QWEN_RETURN_IF_ERROR(CheckRange("outputs", s.outputs, std::max(arity.outputs, 1),
                                     arity.outputs > 0 ? arity.outputs : kMaxElementwise));
     const bool ids = op == ElementwiseOp::kAccept, walk = op == ElementwiseOp::kCandidateWalk;
@@ -330,7 +330,8 @@ struct Elementwise {
       case ElementwiseOp::kLogitRows:
         if (in != out) return DataLossError(fmt::format("inputs have {} channels, outputs {}", in, out));
         return {};
-      case ElementwiseOp::kAccept: return {};
+      case ElementwiseOp::kAccept:
+        return {};
       case ElementwiseOp::kDynamicConv: {
         QWEN_RETURN_IF_ERROR(CheckPositive("group", s.group));
         QWEN_RETURN_IF_ERROR(CheckPositive("taps", s.taps));
@@ -347,16 +348,14 @@ struct Elementwise {
       case ElementwiseOp::kCandidateWalk:
         for (int i = 2; i < 4; ++i)
           if (s.in_channels[i] != s.in_channels[1])
-            return DataLossError(fmt::format("a codebook has {} channels, the hidden rows {}", s.in_channels[i],
-                                             s.in_channels[1]));
+            return DataLossError(
+                fmt::format("a codebook has {} channels, the hidden rows {}", s.in_channels[i], s.in_channels[1]));
         return CheckRange("candidates", s.candidates, 1, s.in_channels[0]);
     }
     return {};
   }
   static int Args(const ElementwiseSpec& s) { return s.inputs + s.outputs; }
-  static Workspace Space(const ElementwiseSpec& s, int64_t) {
-    return {.scratch = 8 * cpu::PadTo16(s.candidates)};
-  }
+  static Workspace Space(const ElementwiseSpec& s, int64_t) { return {.scratch = 8 * cpu::PadTo16(s.candidates)}; }
   static Work Cost(const ElementwiseSpec& s, double rows, double) {
     double bytes = 0;
     for (int i = 0; i < s.inputs; ++i) bytes += s.in_channels[i] * Bytes(s.in_type[i]);
@@ -367,7 +366,10 @@ struct Elementwise {
 
 template <class Kernel, class Spec>
 constexpr KernelInfo MakeInfo(std::string_view entry, std::string_view family, plan::Part part, bool collective) {
-  return {entry, family, part, collective,
+  return {entry,
+          family,
+          part,
+          collective,
           [](const plan::Fields& fields) -> StatusOr<SpecPtr> {
             auto spec = std::make_shared<Spec>();
             QWEN_RETURN_IF_ERROR(FromFields(fields, spec.get()));
@@ -404,9 +406,12 @@ const KernelInfo* FindKernel(std::string_view entry) {
 
 std::string_view IsaName(Isa isa) {
   switch (isa) {
-    case Isa::kBase: return "base";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
+    case Isa::kBase:
+      return "base";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
   }
   return "";
 }

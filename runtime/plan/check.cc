@@ -21,12 +21,12 @@ namespace qwen::plan {
 namespace {
 
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
-constexpr size_t kMaxName = 1024;    // bytes
+constexpr size_t kMaxName = 1024;  // bytes
 constexpr size_t kMaxPath = 4096;
 constexpr size_t kMaxDims = 8;
-constexpr size_t kMaxRanges = 64;    // slices of one dimension
+constexpr size_t kMaxRanges = 64;  // slices of one dimension
 constexpr int32_t kMaxCapacity = 1 << 24;
-constexpr int32_t kMaxRows = 1024;   // rows of a short sequence
+constexpr int32_t kMaxRows = 1024;  // rows of a short sequence
 constexpr int64_t kMaxExperts = 1 << 16;
 constexpr int32_t kMaxHeads = 1 << 16, kMaxHeadDim = 1 << 16;
 
@@ -46,8 +46,7 @@ Status CheckName(const std::string& name, const char* section, const char* what,
   if (name.empty() && !may_be_empty) return Fail("{}: {} has no name", section, what);
   if (name.size() > kMaxName)
     return Fail("{}: the name of {} has {} bytes, at most {}", section, what, name.size(), kMaxName);
-  if (!IsPrintable(name))
-    return Fail("{}: the name of {} is not printable: {}", section, what, JsonQuote(name));
+  if (!IsPrintable(name)) return Fail("{}: the name of {} is not printable: {}", section, what, JsonQuote(name));
   return Status();
 }
 
@@ -130,8 +129,8 @@ Status CheckPiece(const Weight& weight, int64_t matrix_rows, int64_t matrix_cols
     return Fail("weights: {}: stands for {} tensors, but has no {{e}}", what, p.e_count);
   if (p.shape.size() > kMaxDims)
     return Fail("weights: {}: has {} dimensions, at most {}", what, p.shape.size(), kMaxDims);
-  for (int64_t value : {p.view_rows, p.view_cols, p.src_row, p.src_col, p.rows, p.cols, p.dst_row, p.dst_col,
-                        p.dst_row_step})
+  for (int64_t value :
+       {p.view_rows, p.view_cols, p.src_row, p.src_col, p.rows, p.cols, p.dst_row, p.dst_col, p.dst_row_step})
     QWEN_RETURN_IF_ERROR(CheckRange(value, 0, kMaxBytes, "weights", what + ": a row or column"));
   const std::optional<int64_t> stored = CheckedProduct(p.shape);
   const std::optional<int64_t> viewed = CheckedProduct({p.view_rows, p.view_cols});
@@ -158,8 +157,8 @@ Status CheckWeights(const Plan& plan) {
     QWEN_RETURN_IF_ERROR(CheckName(weight.name, "weights", "a weight"));
     if (!names.insert(weight.name).second) return Fail("weights: {} is there twice", weight.name);
     if (!weight.scheme.empty())
-      return UnimplementedError(
-          fmt::format("section weights: {} has scheme {:?}, this build has plain weights only", weight.name, weight.scheme));
+      return UnimplementedError(fmt::format("section weights: {} has scheme {:?}, this build has plain weights only",
+                                            weight.name, weight.scheme));
     if (weight.shape.empty() || weight.shape.size() > kMaxDims)
       return Fail("weights: {} has {} dimensions, want 1 to {}", weight.name, weight.shape.size(), kMaxDims);
     const std::optional<int64_t> elements = CheckedProduct(weight.shape);
@@ -275,7 +274,8 @@ class ProgramCheck {
     for (const KvLayer& layer : state.kv_layers) caches_[layer.name] = {layer.offset, KvLayerBytes(layer)};
     for (const DeltaLayer& layer : state.delta_layers)
       caches_[layer.name] = {layer.offset, DeltaLayerBytes(layer, state.ring_rows, state.conv_rows).bytes()};
-    // What a dimension of -1 counts is the kernel's business; it is one of these. Capacity 0 for logit rows means tokens.
+    // What a dimension of -1 counts is the kernel's business; it is one of these. Capacity 0 for logit rows means
+    // tokens.
     const Capacity& c = plan.capacity;
     const int32_t logit_rows = c.max_logit_rows > 0 ? c.max_logit_rows : c.max_num_batched_tokens;
     least_rows_ = std::min({c.max_num_seqs, c.max_num_batched_tokens, logit_rows});
@@ -328,8 +328,7 @@ class ProgramCheck {
         if (b.index < 0 || b.index >= static_cast<int64_t>(plan_.packed.size()))
           return Fail("buffers: {} is packed weight {}, but the plan has {}", what, b.index, plan_.packed.size());
         const Packed& packed = plan_.packed[b.index];
-        if (packed.rank != program_.rank)
-          return Fail("buffers: {} is a weight of rank {}", what, packed.rank);
+        if (packed.rank != program_.rank) return Fail("buffers: {} is a weight of rank {}", what, packed.rank);
         if (packed.bytes != b.bytes)
           return Fail("buffers: {} has {} bytes, but the weight has {}", what, b.bytes, packed.bytes);
         break;
@@ -377,7 +376,8 @@ class ProgramCheck {
   Status CheckStep(size_t i) {
     const Step& step = program_.steps[i];
     if (step.kernel < 0 || step.kernel >= static_cast<int64_t>(plan_.kernels.size()))
-      return Fail("steps: {}: step {} runs kernel {}, but the plan has {}", where_, i, step.kernel, plan_.kernels.size());
+      return Fail("steps: {}: step {} runs kernel {}, but the plan has {}", where_, i, step.kernel,
+                  plan_.kernels.size());
     const Kernel& kernel = plan_.kernels[step.kernel];
     if (kernel.target != program_.target)
       return Fail("steps: {}: step {} runs {}, a kernel for target {}", where_, i, kernel.name, kernel.target);
@@ -398,7 +398,8 @@ class ProgramCheck {
 };
 
 Status CheckPrograms(const Plan& plan) {
-  // (target, name) → its rank's programs: every rank takes part in every program, and they meet at the same collectives.
+  // (target, name) → its rank's programs: every rank takes part in every program, and they meet at the same
+  // collectives.
   std::map<std::pair<std::string_view, std::string_view>, std::vector<const Program*>> all;
   for (const Program& program : plan.programs) {
     QWEN_RETURN_IF_ERROR(CheckName(program.name, "programs", "a program"));

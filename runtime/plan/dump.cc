@@ -66,9 +66,12 @@ void Print(const OrderedJson& value, size_t indent, std::string* out) {
     bool quoted = false;
     for (size_t i = 0; i < line.size(); ++i) {
       *out += line[i];
-      if (line[i] == '\\') *out += line[++i];
-      else if (line[i] == '"') quoted = !quoted;
-      else if (!quoted && (line[i] == ',' || line[i] == ':')) *out += ' ';
+      if (line[i] == '\\')
+        *out += line[++i];
+      else if (line[i] == '"')
+        quoted = !quoted;
+      else if (!quoted && (line[i] == ',' || line[i] == ':'))
+        *out += ' ';
     }
     return;
   }
@@ -79,8 +82,7 @@ void Print(const OrderedJson& value, size_t indent, std::string* out) {
     if (!first) *out += ",\n";
     first = false;
     out->append(indent + 2, ' ');
-    if (object)
-      *out += OrderedJson(it.key()).dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + ": ";
+    if (object) *out += OrderedJson(it.key()).dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + ": ";
     Print(*it, indent + 2, out);
   }
   *out += "\n";
@@ -97,9 +99,15 @@ std::string Text(const OrderedJson& value) {
 // --- The plan as a tree ----------------------------------------------------------------------------------------------
 
 OrderedJson ToJson(const Model& m) {
-  return {{"family", m.family},     {"dtype", DTypeName(m.dtype)},        {"hidden", m.hidden},
-          {"layers", m.layers},     {"vocab", m.vocab},                   {"max_model_len", m.max_model_len},
-          {"eos_ids", m.eos_ids},   {"prefixes", m.prefixes},             {"weights_dir", m.weights_dir}};
+  return {{"family", m.family},
+          {"dtype", DTypeName(m.dtype)},
+          {"hidden", m.hidden},
+          {"layers", m.layers},
+          {"vocab", m.vocab},
+          {"max_model_len", m.max_model_len},
+          {"eos_ids", m.eos_ids},
+          {"prefixes", m.prefixes},
+          {"weights_dir", m.weights_dir}};
 }
 
 OrderedJson ToJson(const Capacity& c) {
@@ -113,10 +121,18 @@ OrderedJson SpecJson(const Fields& fields) {
   OrderedJson spec = OrderedJson::object();
   for (const Field& field : fields) {
     switch (field.kind) {
-      case Field::Kind::kInt: spec[field.name] = field.ints.at(0); break;
-      case Field::Kind::kReal: spec[field.name] = field.reals.at(0); break;
-      case Field::Kind::kInts: spec[field.name] = field.ints; break;
-      case Field::Kind::kReals: spec[field.name] = field.reals; break;
+      case Field::Kind::kInt:
+        spec[field.name] = field.ints.at(0);
+        break;
+      case Field::Kind::kReal:
+        spec[field.name] = field.reals.at(0);
+        break;
+      case Field::Kind::kInts:
+        spec[field.name] = field.ints;
+        break;
+      case Field::Kind::kReals:
+        spec[field.name] = field.reals;
+        break;
     }
   }
   return spec;
@@ -127,9 +143,18 @@ OrderedJson ToJson(const Kernel& k) {
 }
 
 OrderedJson ToJson(const Piece& p) {
-  return {{"tensor", p.tensor},       {"e_count", p.e_count},     {"dtypes", p.dtypes},   {"shape", p.shape},
-          {"view_rows", p.view_rows}, {"view_cols", p.view_cols}, {"src_row", p.src_row}, {"src_col", p.src_col},
-          {"rows", p.rows},           {"cols", p.cols},           {"dst_row", p.dst_row}, {"dst_col", p.dst_col},
+  return {{"tensor", p.tensor},
+          {"e_count", p.e_count},
+          {"dtypes", p.dtypes},
+          {"shape", p.shape},
+          {"view_rows", p.view_rows},
+          {"view_cols", p.view_cols},
+          {"src_row", p.src_row},
+          {"src_col", p.src_col},
+          {"rows", p.rows},
+          {"cols", p.cols},
+          {"dst_row", p.dst_row},
+          {"dst_col", p.dst_col},
           {"dst_row_step", p.dst_row_step}};
 }
 
@@ -168,8 +193,8 @@ OrderedJson ToJson(const Plan& plan, const Packed& p) {
 }
 
 OrderedJson ToJson(const Buffer& b) {
-  return {{"name", b.name},     {"kind", Name(kBufferNames, b.kind)}, {"index", b.index}, {"offset", b.offset},
-          {"bytes", b.bytes},   {"dtype", DTypeName(b.dtype)},        {"shape", b.shape}};
+  return {{"name", b.name},   {"kind", Name(kBufferNames, b.kind)}, {"index", b.index}, {"offset", b.offset},
+          {"bytes", b.bytes}, {"dtype", DTypeName(b.dtype)},        {"shape", b.shape}};
 }
 
 OrderedJson ToJson(const Plan& plan, const Step& s) {
@@ -228,10 +253,18 @@ OrderedJson ToJson(const State& s) {
                      {"value_dim", l.value_dim},
                      {"width", l.width},
                      {"dtype", DTypeName(l.dtype)}});
-  return {{"max_rows", s.max_rows},     {"fold_rows", s.fold_rows},   {"ring_rows", s.ring_rows},
-          {"conv_rows", s.conv_rows},   {"page_tokens", kPageTokens}, {"page_bytes", s.page_bytes},
-          {"slot_bytes", s.slot_bytes}, {"base_bytes", s.base_bytes}, {"ring_bytes", s.ring_bytes},
-          {"conv_bytes", s.conv_bytes}, {"kv_layers", kv},            {"delta_layers", delta}};
+  return {{"max_rows", s.max_rows},
+          {"fold_rows", s.fold_rows},
+          {"ring_rows", s.ring_rows},
+          {"conv_rows", s.conv_rows},
+          {"page_tokens", kPageTokens},
+          {"page_bytes", s.page_bytes},
+          {"slot_bytes", s.slot_bytes},
+          {"base_bytes", s.base_bytes},
+          {"ring_bytes", s.ring_bytes},
+          {"conv_bytes", s.conv_bytes},
+          {"kv_layers", kv},
+          {"delta_layers", delta}};
 }
 
 OrderedJson ToJson(const Blob& b) {
@@ -251,9 +284,7 @@ class Table {
     }
     Add(std::move(head));
   }
-  void Add(std::vector<std::string> cells) {
-    rows_.push_back(std::move(cells));
-  }
+  void Add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
   std::string Text() const {
     std::vector<size_t> widths(right_.size());
     for (const auto& row : rows_)
@@ -358,14 +389,10 @@ std::vector<int> UsesOf(const Plan& plan) {
 }  // namespace
 
 std::string DumpJson(const Plan& plan) {
-  OrderedJson json = {{"version", kPlanVersion},
-                      {"producer", plan.producer},
-                      {"digest", Hex(plan.digest)},
-                      {"weights_digest", Hex(plan.weights_digest)},
-                      {"model", ToJson(plan.model)},
-                      {"capacity", ToJson(plan.capacity)},
-                      {"targets", plan.targets},
-                      {"tp", plan.tp}};
+  OrderedJson json = {{"version", kPlanVersion},     {"producer", plan.producer},
+                      {"digest", Hex(plan.digest)},  {"weights_digest", Hex(plan.weights_digest)},
+                      {"model", ToJson(plan.model)}, {"capacity", ToJson(plan.capacity)},
+                      {"targets", plan.targets},     {"tp", plan.tp}};
   auto list = [&](const char* key, const auto& items, auto make) {
     json[key] = OrderedJson::array();
     for (const auto& item : items) json[key].push_back(make(item));
@@ -383,9 +410,7 @@ std::string DumpSummary(const Plan& plan) {
   const Model& m = plan.model;
   const Capacity& c = plan.capacity;
   std::string out;
-  auto line = [&out](const char* what, const std::string& text) {
-    out += fmt::format("{:<11}{}\n", what, text);
-  };
+  auto line = [&out](const char* what, const std::string& text) { out += fmt::format("{:<11}{}\n", what, text); };
   line("plan", fmt::format("version {}, {}, digest {}", kPlanVersion, plan.producer, Hex(plan.digest)));
   line("model", fmt::format("{} {}, {} layers, hidden {}, vocab {}, up to {} tokens", m.family, DTypeName(m.dtype),
                             m.layers, m.hidden, m.vocab, m.max_model_len));
@@ -397,15 +422,21 @@ std::string DumpSummary(const Plan& plan) {
   line("targets", fmt::format("{}; {} rank{}", fmt::join(plan.targets, ", "), plan.tp, plan.tp == 1 ? "" : "s"));
   for (size_t rank = 0; rank < plan.states.size(); ++rank) {
     const State& s = plan.states[rank];
-    line("state", fmt::format("rank {}: page {} of {} tokens in {} layers, slot {} in {} layers", rank,
-                              Human(s.page_bytes), kPageTokens, s.kv_layers.size(), Human(s.slot_bytes),
-                              s.delta_layers.size()));
+    line("state",
+         fmt::format("rank {}: page {} of {} tokens in {} layers, slot {} in {} layers", rank, Human(s.page_bytes),
+                     kPageTokens, s.kv_layers.size(), Human(s.slot_bytes), s.delta_layers.size()));
   }
   for (const Blob& b : plan.blobs)
     line("blob", fmt::format("{}, {}", Name(kBlobNames, b.kind), Human(static_cast<int64_t>(b.bytes.size()))));
 
-  Table programs({{"program", false}, {"target", false}, {"rank", true}, {"steps", true}, {"barriers a layer", true},
-                  {"arena", true}, {"scratch a thread", true}, {"shared", true}});
+  Table programs({{"program", false},
+                  {"target", false},
+                  {"rank", true},
+                  {"steps", true},
+                  {"barriers a layer", true},
+                  {"arena", true},
+                  {"scratch a thread", true},
+                  {"shared", true}});
   for (const Program& p : plan.programs)
     programs.Add({p.name, p.target, std::to_string(p.rank), std::to_string(p.steps.size()),
                   std::to_string(MostBarriers(CountBarriers(plan, p))), Human(p.arena_bytes), Human(p.scratch_bytes),
@@ -455,24 +486,31 @@ std::string DumpSteps(const Plan& plan, const StepsOptions& options) {
   for (const Program* program : Chosen(plan, options)) {
     const Floor floor = FloorOf(*program, options);
     if (!out.empty()) out += "\n";
-    out += fmt::format("program {}, {}, rank {}: {} steps; a decode token moves {} and takes {} flops",
-                                     program->name, program->target, program->rank, program->steps.size(),
-                                     Human(floor.bytes), Short(static_cast<double>(floor.flops)));
+    out += fmt::format("program {}, {}, rank {}: {} steps; a decode token moves {} and takes {} flops", program->name,
+                       program->target, program->rank, program->steps.size(), Human(floor.bytes),
+                       Short(static_cast<double>(floor.flops)));
     out += fmt::format("\nfloor at {:.1f} GB/s and {:.1f} Gflop/s: {:.1f} us\n", options.bytes_per_second / 1e9,
                        options.flops_per_second / 1e9, floor.total * 1e6);
-    Table table({{"step", true}, {"", false}, {"part", false}, {"origin", false}, {"kernel", false}, {"bytes", true},
-                 {"flops", true}, {"floor us", true}, {"share", true}});
+    Table table({{"step", true},
+                 {"", false},
+                 {"part", false},
+                 {"origin", false},
+                 {"kernel", false},
+                 {"bytes", true},
+                 {"flops", true},
+                 {"floor us", true},
+                 {"share", true}});
     for (size_t i = 0; i < program->steps.size(); ++i) {
       const Step& step = program->steps[i];
       const char* mark = step.kind == StepKind::kCollective ? "=" : step.waits ? "|" : "";
       table.Add({std::to_string(i), mark, Name(kPartNames, step.part), step.origin, plan.kernels[step.kernel].name,
-                 Human(step.bytes), Short(static_cast<double>(step.flops)), fmt::format("{:.2f}", floor.seconds[i] * 1e6),
+                 Human(step.bytes), Short(static_cast<double>(step.flops)),
+                 fmt::format("{:.2f}", floor.seconds[i] * 1e6),
                  fmt::format("{:.1f}%", 100 * Share(floor.seconds[i], floor.total))});
     }
     out += table.Text();
     out += "| waits for a barrier, = meets the other ranks\nsteps by family:";
-    for (const auto& [family, count] : StepsByFamily(plan, *program))
-      out += fmt::format(" {} {}", family, count);
+    for (const auto& [family, count] : StepsByFamily(plan, *program)) out += fmt::format(" {} {}", family, count);
     const std::vector<LayerBarriers> barriers = CountBarriers(plan, *program);
     out += fmt::format("\nbarriers: at most {} a layer;", MostBarriers(barriers));
     for (const LayerBarriers& b : barriers) out += fmt::format(" {} {}", b.layer, b.barriers);
@@ -604,7 +642,8 @@ std::string DumpMemory(const Plan& plan, const MemoryOptions& options) {
   const std::vector<Replicated> replicated = ReplicatedWeights(plan);
   if (replicated.empty()) return out;
   int64_t extra = 0;
-  Table table({{"replicated weight", false}, {"layout", false}, {"kept", true}, {"distinct", true}, {"by rank", false}});
+  Table table(
+      {{"replicated weight", false}, {"layout", false}, {"kept", true}, {"distinct", true}, {"by rank", false}});
   for (const Replicated& r : replicated) {
     extra = AddBytes(extra, r.net_bytes - r.distinct_bytes);
     std::vector<std::string> by_rank;
@@ -637,8 +676,10 @@ std::string DumpMemoryJson(const Plan& plan, const MemoryOptions& options) {
                              {"total_bytes", s.total_bytes},
                              {"ranks", ranks}};
     if (s.fit)
-      statement["fit"] = {{"memory_bytes", options.memory_bytes}, {"fits", s.fit->fits},
-                          {"pages", s.fit->pages},                {"tokens", s.fit->tokens},
+      statement["fit"] = {{"memory_bytes", options.memory_bytes},
+                          {"fits", s.fit->fits},
+                          {"pages", s.fit->pages},
+                          {"tokens", s.fit->tokens},
                           {"sequences", s.fit->sequences}};
     targets.push_back(std::move(statement));
   }
@@ -692,7 +733,8 @@ Tree ProgramTree(const Plan& plan, const Program& p) {
   }
   tree["buffers"] = std::move(buffers);
   auto ports = [&](const std::vector<Port>& list) {
-    return Keyed(list, [](const Port& port) { return port.name; }, [&](const Port& port) { return name_of(port.buffer); });
+    return Keyed(
+        list, [](const Port& port) { return port.name; }, [&](const Port& port) { return name_of(port.buffer); });
   };
   tree["inputs"] = ports(p.inputs);
   tree["outputs"] = ports(p.outputs);
@@ -708,10 +750,13 @@ Tree ProgramTree(const Plan& plan, const Program& p) {
 }
 
 Tree PlanTree(const Plan& plan) {
-  Tree tree = {{"producer", plan.producer},           {"model", Tree(ToJson(plan.model))},
-               {"capacity", Tree(ToJson(plan.capacity))}, {"targets", plan.targets},
+  Tree tree = {{"producer", plan.producer},
+               {"model", Tree(ToJson(plan.model))},
+               {"capacity", Tree(ToJson(plan.capacity))},
+               {"targets", plan.targets},
                {"tp", plan.tp}};
-  tree["kernels"] = Keyed(plan.kernels, [](const Kernel& k) { return k.name; }, [](const Kernel& k) { return ToJson(k); });
+  tree["kernels"] =
+      Keyed(plan.kernels, [](const Kernel& k) { return k.name; }, [](const Kernel& k) { return ToJson(k); });
   tree["weights"] =
       Keyed(plan.weights, [](const Weight& w) { return w.name; }, [&](const Weight& w) { return ToJson(plan, w); });
   tree["packed"] = Keyed(
@@ -726,8 +771,8 @@ Tree PlanTree(const Plan& plan) {
   tree["states"] = Keyed(
       plan.states, [&](const State& s) { return fmt::format("rank {}", &s - plan.states.data()); },
       [](const State& s) { return ToJson(s); });
-  tree["blobs"] =
-      Keyed(plan.blobs, [](const Blob& b) { return Name(kBlobNames, b.kind); }, [](const Blob& b) { return ToJson(b); });
+  tree["blobs"] = Keyed(
+      plan.blobs, [](const Blob& b) { return Name(kBlobNames, b.kind); }, [](const Blob& b) { return ToJson(b); });
   return tree;
 }
 
@@ -788,8 +833,10 @@ std::string Diff(const Plan& a, const Plan& b) {
   auto line = [&](const std::string& text) { out += text + "\n"; };
   auto show = [](const Tree& value) { return value.dump(-1, ' ', false, Tree::error_handler_t::replace); };
   for (const Difference& d : differences) {
-    if (!d.a || !d.b) line(fmt::format("{}: only in {}", d.path, d.a ? "the first" : "the second"));
-    else line(fmt::format("{}: {} -> {}", d.path, show(*d.a), show(*d.b)));
+    if (!d.a || !d.b)
+      line(fmt::format("{}: only in {}", d.path, d.a ? "the first" : "the second"));
+    else
+      line(fmt::format("{}: {} -> {}", d.path, show(*d.a), show(*d.b)));
   }
   for (const std::string& path : Reordered(a, b)) line(path + ": in another order");
   return out.empty() ? "no difference\n" : out;

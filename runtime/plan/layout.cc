@@ -57,8 +57,7 @@ StatusOr<PackedSize> PackedBytes(const Weight& weight, const Packed& packed) {
   std::optional<int64_t> net = CheckedProduct(factors);
   std::optional<int64_t> bytes = net;
   if (net && packed.layout == Layout::kTile16) {
-    if (shape.size() < 2)
-      return DataLossError(fmt::format("{} is a vector, tiles need a matrix", weight.name));
+    if (shape.size() < 2) return DataLossError(fmt::format("{} is a vector, tiles need a matrix", weight.name));
     if (weight.dtype != DType::kF32 && weight.dtype != DType::kBF16)
       return DataLossError(fmt::format("{} is {}, tiles are f32 or bf16", weight.name, DTypeName(weight.dtype)));
     int64_t& rows = factors[shape.size() - 2];

@@ -127,8 +127,8 @@ MemoryStatement StateMemory(const Plan& plan, const std::string& target, const M
     return s;
   }
   for (const RankMemory& m : s.ranks) {  // a page takes its part on every device: the fullest one decides
-    const MemoryFit fit = Fit(options.memory_bytes, once + Fixed(m), m.page_bytes, m.slot_bytes, s.max_num_seqs,
-                              pages_a_seq);
+    const MemoryFit fit =
+        Fit(options.memory_bytes, once + Fixed(m), m.page_bytes, m.slot_bytes, s.max_num_seqs, pages_a_seq);
     if (!s.fit) {
       s.fit = fit;
     } else {
@@ -146,7 +146,8 @@ namespace {
 /// How many elements of `weight` at least one of `copies` has. Counts cells of the grid that all borders draw.
 int64_t DistinctElements(const Weight& weight, const std::vector<const Packed*>& copies) {
   const size_t dims = weight.shape.size();
-  // covered[d][cell] = copies, as bits, whose slices have the cell; equal cells are merged, since only their sum counts.
+  // covered[d][cell] = copies, as bits, whose slices have the cell; equal cells are merged, since only their sum
+  // counts.
   std::vector<std::map<std::vector<bool>, int64_t>> covered(dims);
   for (size_t d = 0; d < dims; ++d) {
     std::vector<int64_t> borders = {0, weight.shape[d]};

@@ -292,8 +292,8 @@ Status ReadBlobs(std::span<const uint8_t> file, const FileHeader& header, const 
     end = at + blob.bytes();
   }
   if (end != file.size())
-    return DataLossError(fmt::format("section blobs: the last one ends at byte {}, but the file has {}", end,
-                                     file.size()));
+    return DataLossError(
+        fmt::format("section blobs: the last one ends at byte {}, but the file has {}", end, file.size()));
   return Status();
 }
 
@@ -302,19 +302,22 @@ StatusOr<FileHeader> ReadHeader(std::span<const uint8_t> file) {
   if (file.size() < sizeof(header.magic) || std::memcmp(file.data(), kMagic, sizeof(header.magic)) != 0)
     return DataLossError("is not a plan file: it does not begin with QWENPLAN");
   if (file.size() < sizeof(header))
-    return DataLossError(fmt::format("section header: the file has {} bytes, a header {}", file.size(), sizeof(header)));
+    return DataLossError(
+        fmt::format("section header: the file has {} bytes, a header {}", file.size(), sizeof(header)));
   std::memcpy(&header, file.data(), sizeof(header));
   if (header.version != kPlanVersion)
-    return UnimplementedError(fmt::format("is a plan of version {}, this build reads version {}", header.version,
-                                          kPlanVersion),
-                              "compile it again with the qwenc of this build");
+    return UnimplementedError(
+        fmt::format("is a plan of version {}, this build reads version {}", header.version, kPlanVersion),
+        "compile it again with the qwenc of this build");
   if (header.file_bytes != file.size())
     return DataLossError(fmt::format("section header: the file has {} bytes, want {}", file.size(), header.file_bytes),
                          header.file_bytes > file.size() ? "it was cut off while being written or copied" : "");
   if (header.flags != 0)
-    return DataLossError(fmt::format("section header: flags are {:#x}, version {} has none", header.flags, kPlanVersion));
+    return DataLossError(
+        fmt::format("section header: flags are {:#x}, version {} has none", header.flags, kPlanVersion));
   if (header.root_offset != kRootOffset)
-    return DataLossError(fmt::format("section header: the root is at byte {}, want {}", header.root_offset, kRootOffset));
+    return DataLossError(
+        fmt::format("section header: the root is at byte {}, want {}", header.root_offset, kRootOffset));
   if (file.size() < kRootOffset || header.root_bytes > file.size() - kRootOffset || header.root_bytes > kMaxRootBytes)
     return DataLossError(fmt::format("section header: the root has {} bytes, but the file has {} and the limit is {}",
                                      header.root_bytes, file.size(), kMaxRootBytes));
@@ -330,7 +333,8 @@ StatusOr<Plan> Parse(std::span<const uint8_t> file, const ReaderOptions& options
     return DataLossError(fmt::format("section root: its checksum is {:016x}, want {:016x}", sum, header.root_xxh3));
   if (stored.size() < 8) return DataLossError(fmt::format("section root: it has {} bytes, too few", stored.size()));
 
-  // A checksum proves that the file is as somebody wrote it, not that we did. The copy is aligned, as the accessors need.
+  // A checksum proves that the file is as somebody wrote it, not that we did. The copy is aligned, as the accessors
+  // need.
   std::unique_ptr<uint64_t[]> copy(new uint64_t[(stored.size() + 7) / 8]);
   const std::span<uint8_t> root(reinterpret_cast<uint8_t*>(copy.get()), stored.size());
   std::copy(stored.begin(), stored.end(), root.begin());

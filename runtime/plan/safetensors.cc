@@ -30,12 +30,11 @@ struct ElementType {
   std::optional<DType> type;
 };
 constexpr ElementType kTypes[] = {
-    {"F32", 32, DType::kF32},   {"BF16", 16, DType::kBF16},      {"F16", 16, DType::kF16}, {"I32", 32, DType::kI32},
-    {"I64", 64, DType::kI64},   {"U8", 8, DType::kU8},           {"F8_E4M3", 8, DType::kF8E4M3},
-    {"F64", 64, DType::kF64},   {"BOOL", 8, std::nullopt},       {"I8", 8, std::nullopt},  {"F8_E5M2", 8, std::nullopt},
-    {"F8_E8M0", 8, std::nullopt}, {"I16", 16, std::nullopt},     {"U16", 16, std::nullopt}, {"U32", 32, std::nullopt},
-    {"U64", 64, std::nullopt},  {"C64", 64, std::nullopt},       {"F4", 4, std::nullopt},  {"F6_E2M3", 6, std::nullopt},
-    {"F6_E3M2", 6, std::nullopt},
+    {"F32", 32, DType::kF32},  {"BF16", 16, DType::kBF16}, {"F16", 16, DType::kF16},       {"I32", 32, DType::kI32},
+    {"I64", 64, DType::kI64},  {"U8", 8, DType::kU8},      {"F8_E4M3", 8, DType::kF8E4M3}, {"F64", 64, DType::kF64},
+    {"BOOL", 8, std::nullopt}, {"I8", 8, std::nullopt},    {"F8_E5M2", 8, std::nullopt},   {"F8_E8M0", 8, std::nullopt},
+    {"I16", 16, std::nullopt}, {"U16", 16, std::nullopt},  {"U32", 32, std::nullopt},      {"U64", 64, std::nullopt},
+    {"C64", 64, std::nullopt}, {"F4", 4, std::nullopt},    {"F6_E2M3", 6, std::nullopt},   {"F6_E3M2", 6, std::nullopt},
 };
 
 const ElementType* FindType(std::string_view name) {
@@ -153,11 +152,13 @@ StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::span<const uint8_t> pref
     return DataLossError(fmt::format("{}: has {} bytes, too few for a safetensors file", name, file_bytes));
   const uint64_t length = ReadLength(prefix.data());
   if (length > static_cast<uint64_t>(kMaxSafetensorsHeader))
-    return DataLossError(fmt::format("{}: its header has {} bytes, the limit is {}", name, length, kMaxSafetensorsHeader),
-                         "is this a safetensors file?");
+    return DataLossError(
+        fmt::format("{}: its header has {} bytes, the limit is {}", name, length, kMaxSafetensorsHeader),
+        "is this a safetensors file?");
   const int64_t data_begin = kLengthBytes + static_cast<int64_t>(length);
   if (data_begin > file_bytes || static_cast<uint64_t>(data_begin) > prefix.size())
-    return DataLossError(fmt::format("{}: its header ends at byte {}, but the file has {}", name, data_begin, file_bytes));
+    return DataLossError(
+        fmt::format("{}: its header ends at byte {}, but the file has {}", name, data_begin, file_bytes));
   const std::string_view text(reinterpret_cast<const char*>(prefix.data()) + kLengthBytes, length);
   if (text.empty() || text[0] != '{')
     return DataLossError(name + ": its header does not begin with {", "is this a safetensors file?");
@@ -201,7 +202,8 @@ StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::span<const uint8_t> pref
     end = info.end;
   }
   if (end != file_bytes)
-    return DataLossError(fmt::format("{}: the last tensor ends at byte {}, but the file has {}", name, end, file_bytes));
+    return DataLossError(
+        fmt::format("{}: the last tensor ends at byte {}, but the file has {}", name, end, file_bytes));
   return header;
 }
 
@@ -249,7 +251,8 @@ StatusOr<Checkpoint> OpenCheckpoint(const std::string& dir) {
       if (!member.second.IsString())
         return DataLossError(fmt::format("{}: is {}, want a string", where, member.second.KindName()));
       if (!IsPlainName(member.second.AsString()))
-        return DataLossError(fmt::format("{}: {} is not a plain file name", where, JsonQuote(member.second.AsString())));
+        return DataLossError(
+            fmt::format("{}: {} is not a plain file name", where, JsonQuote(member.second.AsString())));
       index.emplace_back(member.first, member.second.AsString());
       checkpoint.files.push_back(member.second.AsString());
     }
@@ -279,8 +282,8 @@ StatusOr<Checkpoint> OpenCheckpoint(const std::string& dir) {
   for (const auto& [tensor, file] : index) {
     const Checkpoint::Entry* entry = checkpoint.Find(tensor);
     if (!entry || checkpoint.files[entry->file] != file)
-      return DataLossError(fmt::format("{}:{}: {} has no such tensor", index_path, JsonPointer("/weight_map", tensor),
-                                       file));
+      return DataLossError(
+          fmt::format("{}:{}: {} has no such tensor", index_path, JsonPointer("/weight_map", tensor), file));
   }
   return checkpoint;
 }
@@ -320,8 +323,8 @@ Status WriteSafetensors(const std::string& path, std::span<const TensorToWrite> 
   const int64_t unpadded = kLengthBytes + static_cast<int64_t>(header.size());
   header.append((kDataAlignment - unpadded % kDataAlignment) % kDataAlignment, ' ');
   if (static_cast<int64_t>(header.size()) > kMaxSafetensorsHeader)
-    return InternalError(fmt::format("{}: its header would have {} bytes, the limit is {}", path, header.size(),
-                                     kMaxSafetensorsHeader));
+    return InternalError(
+        fmt::format("{}: its header would have {} bytes, the limit is {}", path, header.size(), kMaxSafetensorsHeader));
 
   std::string length(kLengthBytes, '\0');
   for (int i = 0; i < kLengthBytes; ++i) length[i] = static_cast<char>(uint64_t{header.size()} >> (8 * i));

@@ -69,7 +69,8 @@ struct Checkpoint {
 };
 
 /// Reads model.safetensors.index.json and the headers of the files it names, or model.safetensors where there is no
-/// index. A file's name must be plain ("../x" is refused), every tensor of the index must be in the file the index says.
+/// index. A file's name must be plain ("../x" is refused), every tensor of the index must be in the file the index
+/// says.
 StatusOr<Checkpoint> OpenCheckpoint(const std::string& dir);
 
 /// A tensor to write. `bytes` is as long as type and shape say.

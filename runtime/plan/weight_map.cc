@@ -56,7 +56,7 @@ class Resolver {
   const Checkpoint* drafter_;
   WeightMap map_;
   std::unordered_set<const Checkpoint::Entry*> used_;
-  int mtp_weights_ = 0, mtp_tensors_ = 0;             // of the plan; found
+  int mtp_weights_ = 0, mtp_tensors_ = 0;  // of the plan; found
   std::vector<std::string> missing_, mtp_missing_, misshapen_;
 };
 
@@ -85,8 +85,10 @@ bool Resolver::Find(const Checkpoint& from, const Piece& piece, std::vector<cons
   std::vector<int64_t> absent;
   for (int64_t e = 0; e < piece.e_count; ++e) {
     const Checkpoint::Entry* entry = from.Find(TensorName(piece.tensor, map_.prefix, e));
-    if (entry) found->push_back(entry), ++missing->present;
-    else absent.push_back(e);
+    if (entry)
+      found->push_back(entry), ++missing->present;
+    else
+      absent.push_back(e);
   }
   if (absent.empty()) return true;
   if (piece.e_count == 1) {
@@ -171,8 +173,8 @@ StatusOr<WeightMap> Resolver::Run() {
 
   if (mtp_weights_ > 0 && mtp_tensors_ == 0) {
     map_.has_mtp = false;
-    map_.warnings.push_back(fmt::format("{}: has none of the MTP head's tensors; the plan's draft_mtp is off",
-                                        checkpoint_.dir));
+    map_.warnings.push_back(
+        fmt::format("{}: has none of the MTP head's tensors; the plan's draft_mtp is off", checkpoint_.dir));
     mtp_missing_.clear();
   }
   if (!map_.has_draft) map_.warnings.push_back("no drafter checkpoint; the plan's drafter is off");

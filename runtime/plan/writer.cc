@@ -132,12 +132,11 @@ void EncodeRoot(FlatBufferBuilder& b, const Plan& plan, const std::vector<fb::Bl
   auto eos_ids = b.CreateVector(plan.model.eos_ids);
   auto prefixes = Strings(b, plan.model.prefixes);
   auto weights_dir = b.CreateString(plan.model.weights_dir);
-  auto model = fb::CreateModel(b, family, static_cast<fb::DType>(plan.model.dtype), plan.model.hidden,
-                               plan.model.layers, plan.model.vocab, plan.model.max_model_len, eos_ids, prefixes,
-                               weights_dir);
+  auto model =
+      fb::CreateModel(b, family, static_cast<fb::DType>(plan.model.dtype), plan.model.hidden, plan.model.layers,
+                      plan.model.vocab, plan.model.max_model_len, eos_ids, prefixes, weights_dir);
   const Capacity& c = plan.capacity;
-  auto capacity =
-      fb::CreateCapacity(b, c.max_num_seqs, c.max_num_batched_tokens, c.max_rows, c.max_logit_rows);
+  auto capacity = fb::CreateCapacity(b, c.max_num_seqs, c.max_num_batched_tokens, c.max_rows, c.max_logit_rows);
   auto targets = Strings(b, plan.targets);
   auto kernels = List(b, plan.kernels, [&](const Kernel& kernel) { return Encode(b, kernel); });
   auto weights = List(b, plan.weights, [&](const Weight& weight) { return Encode(b, weight); });
@@ -198,8 +197,8 @@ StatusOr<std::vector<uint8_t>> SerializePlan(Plan plan) {
   FileHeader header;
   std::memcpy(&header, file.data(), sizeof(header));
   if (header.root_bytes > kMaxRootBytes)
-    return InternalError(fmt::format("plan to be written: root is {} bytes, the limit is {}", header.root_bytes,
-                                     kMaxRootBytes));
+    return InternalError(
+        fmt::format("plan to be written: root is {} bytes, the limit is {}", header.root_bytes, kMaxRootBytes));
   return file;
 }
 

@@ -89,15 +89,17 @@ struct Batch {
       for (int p = 0; p < pages; ++p) table.push_back(s * pages + p);
     }
     ids.resize(cu.back());
-    view = {seqs, rows == 1 ? seqs : 0, cu.back(), seqs, cu.data(), ids.data(), position.data(), slot.data(), slot.data(),
-            fill.data(), fold.data(), logit_rows.data(), nullptr, table.data(), pages};
+    view = {seqs,        rows == 1 ? seqs : 0, cu.back(),   seqs,         cu.data(),
+            ids.data(),  position.data(),      slot.data(), slot.data(),  fill.data(),
+            fold.data(), logit_rows.data(),    nullptr,     table.data(), pages};
   }
 };
 
 // rows, threads
 void Gemm(benchmark::State& bench, DType type) {
   LinearSpec s{};
-  s.k = 2560, s.outputs = 2, s.n[0] = s.n[1] = 9216, s.silu_mul = 1, s.x_type = s.w_type = s.y_type[0] = s.y_type[1] = type;
+  s.k = 2560, s.outputs = 2, s.n[0] = s.n[1] = 9216, s.silu_mul = 1,
+  s.x_type = s.w_type = s.y_type[0] = s.y_type[1] = type;
   Batch batch(static_cast<int>(bench.range(0)), 1, 0);
   Runner run("linear", s, static_cast<int>(bench.range(1)), batch.view);
   Lines x(bench.range(0) * s.k * 4), w(2 * Tile16Bytes(type, s.n[0], s.k)), y(bench.range(0) * s.n[0] * 4);
@@ -120,8 +122,8 @@ void Gdn(benchmark::State& bench) {
   Batch batch(1, rows, 100, rows == 1 ? 4 : 0);
   Runner run(rows == 1 ? "gdn_decode" : "gdn_scan", s, static_cast<int>(bench.range(1)), batch.view, state);
   const int64_t channels = s.conv_channels();
-  Lines qkv(rows * channels * 2), b(rows * 32 * 4), a(rows * 32 * 4), conv(channels * 16), log(128), dt(128), slot(layout.bytes),
-      o(rows * 4096 * 2);
+  Lines qkv(rows * channels * 2), b(rows * 32 * 4), a(rows * 32 * 4), conv(channels * 16), log(128), dt(128),
+      slot(layout.bytes), o(rows * 4096 * 2);
   run.args = {qkv.data(), b.data(), a.data(), conv.data(), log.data(), dt.data(), slot.data(), o.data()};
   run.Run(bench, run.work().bytes, run.work().flops);
 }
@@ -139,14 +141,20 @@ void Attention(benchmark::State& bench) {
   Batch batch(1, rows, context);
   StateView state{.page_tokens = 32, .page_bytes = 2LL * 4 * 32 * 256 * 2};
   Runner run(rows == 1 ? "attn_decode" : "attn_prefill", s, static_cast<int>(bench.range(2)), batch.view, state);
-  Lines q(rows * 8192 * 2), k(rows * 1024 * 2), v(rows * 1024 * 2), norm(1024), cache(batch.view.max_pages * state.page_bytes),
-      o(rows * 4096 * 2);
+  Lines q(rows * 8192 * 2), k(rows * 1024 * 2), v(rows * 1024 * 2), norm(1024),
+      cache(batch.view.max_pages * state.page_bytes), o(rows * 4096 * 2);
   run.args = {q.data(), k.data(), v.data(), norm.data(), norm.data(), cache.data(), o.data()};
   const double seen = context + (rows + 1) / 2.0;
   const Work work = FindKernel(rows == 1 ? "attn_decode" : "attn_prefill")->work(&s, rows, seen);
   run.Run(bench, work.bytes, work.flops);
 }
-BENCHMARK(Attention)->Args({1, 4096, 1})->Args({1, 4096, 2})->Args({1, 65536, 1})->Args({256, 0, 1})->Args({256, 2048, 2})->UseRealTime();
+BENCHMARK(Attention)
+    ->Args({1, 4096, 1})
+    ->Args({1, 4096, 2})
+    ->Args({1, 65536, 1})
+    ->Args({256, 0, 1})
+    ->Args({256, 2048, 2})
+    ->UseRealTime();
 
 // rows, threads: 8 of 64 experts of the 35B model
 void Experts(benchmark::State& bench) {
@@ -154,13 +162,14 @@ void Experts(benchmark::State& bench) {
   const int rows = static_cast<int>(bench.range(0)), threads = static_cast<int>(bench.range(1));
   Batch batch(rows, 1, 0);
   Runner up("experts_gate_up", s, threads, batch.view), down("experts_down", s, threads, batch.view);
-  Lines x(rows * 2048 * 2), w(rows * 8 * 4), gate_up(64 * Tile16Bytes(s.w_type, 1024, 2048)), d(64 * Tile16Bytes(s.w_type, 2048, 512)),
-      shared(Tile16Bytes(s.w_type, 512, 2048)), shared_down(Tile16Bytes(s.w_type, 2048, 512)), scalar(Tile16Bytes(s.w_type, 1, 2048)),
+  Lines x(rows * 2048 * 2), w(rows * 8 * 4), gate_up(64 * Tile16Bytes(s.w_type, 1024, 2048)),
+      d(64 * Tile16Bytes(s.w_type, 2048, 512)), shared(Tile16Bytes(s.w_type, 512, 2048)),
+      shared_down(Tile16Bytes(s.w_type, 2048, 512)), scalar(Tile16Bytes(s.w_type, 1, 2048)),
       temp(4 * rows * (9 * 512 + 1)), y(rows * 2048 * 2);
   std::vector<int> ids;
   for (int i = 0; i < rows * 8; ++i) ids.push_back(i * 7 % 64);
-  up.args = {x.data(), w.data(), ids.data(), gate_up.data(), d.data(), shared.data(), shared.data(), shared_down.data(),
-             scalar.data(), x.data(), temp.data(), y.data()};
+  up.args = {x.data(),      w.data(),           ids.data(),    gate_up.data(), d.data(),    shared.data(),
+             shared.data(), shared_down.data(), scalar.data(), x.data(),       temp.data(), y.data()};
   up.Run(bench, up.work().bytes, up.work().flops);
 }
 BENCHMARK(Experts)->ArgsProduct({{1, 64}, {1, 2}})->UseRealTime();
@@ -169,8 +178,11 @@ BENCHMARK(Experts)->ArgsProduct({{1, 64}, {1, 2}})->UseRealTime();
 void Sample(benchmark::State& bench) {
   const SampleSpec s{248320};
   Batch batch(1, 1, 0);
-  SampleParams params{.seed = 1, .top_k = static_cast<int>(std::max<int64_t>(bench.range(0), 0)),
-                      .flags = bench.range(0) == 0 ? kSampleGreedy : 0, .temperature = 1, .top_p = 1};
+  SampleParams params{.seed = 1,
+                      .top_k = static_cast<int>(std::max<int64_t>(bench.range(0), 0)),
+                      .flags = bench.range(0) == 0 ? kSampleGreedy : 0,
+                      .temperature = 1,
+                      .top_p = 1};
   batch.view.sample = &params;
   Runner run("sample", s, 1, batch.view);
   std::vector<float> logits(s.vocab);

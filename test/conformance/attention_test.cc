@@ -63,7 +63,8 @@ struct Model {
   int tokens, first;  // rows sit at first, first + 1, ...
   Array q, k, v, q_norm, k_norm;
 
-  Model(const Case& from, int count, uint64_t seed, int first_position = 0) : c(from), spec(SpecOf(from)), tokens(count), first(first_position) {
+  Model(const Case& from, int count, uint64_t seed, int first_position = 0)
+      : c(from), spec(SpecOf(from)), tokens(count), first(first_position) {
     Random random(seed);
     q = Array(c.type, random.Fill(1LL * tokens * q_width(), 2));
     k = Array(c.type, random.Fill(1LL * tokens * kv_width(), 2));
@@ -85,11 +86,12 @@ struct Model {
     Values queries(1LL * tokens * o_width()), gates(queries.size()), all = q.Get();
     if (c.gate)
       reference::Split(all.data(), {o_width(), o_width()}, {queries.data(), gates.data()}, tokens, spec.q_heads);
-    else queries = all;
+    else
+      queries = all;
     Values keys = k.Get(), values = v.Get();
     if (c.norm) {
-      reference::RmsNorm(Values(queries).data(), q_norm.Get().data(), queries.data(), tokens * spec.q_heads, d, spec.eps,
-                         reference::Type::kF32);
+      reference::RmsNorm(Values(queries).data(), q_norm.Get().data(), queries.data(), tokens * spec.q_heads, d,
+                         spec.eps, reference::Type::kF32);
       reference::RmsNorm(Values(keys).data(), k_norm.Get().data(), keys.data(), tokens * c.kv_heads, d, spec.eps,
                          reference::Type::kF32);
     }
@@ -103,8 +105,8 @@ struct Model {
                       spec.attention_factor);
     }
     // Nothing is before the rows; a window decides by difference, so positions may start from 0 here.
-    reference::AttentionShape shape{std::vector<int64_t>(c.kv_map.begin(), c.kv_map.end()), c.kv_heads, d, spec.scale,
-                                    c.block, c.window};
+    reference::AttentionShape shape{
+        std::vector<int64_t>(c.kv_map.begin(), c.kv_map.end()), c.kv_heads, d, spec.scale, c.block, c.window};
     Values o(queries.size());
     const int before = tokens - step;
     if (before > 0) reference::Attention(queries.data(), keys.data(), values.data(), o.data(), before, 0, shape);
@@ -151,11 +153,11 @@ struct Sequence {
     AttentionSpec spec = m.spec;
     spec.append = append, spec.attend = attend;
     BodyCall run{.entry = is_long ? "attn_prefill" : "attn_decode",
-            .args = {attend ? q.data() : nullptr, append ? k.data() : nullptr, append ? v.data() : nullptr,
-                     m.c.norm && attend ? q_norm.data() : nullptr, m.c.norm && append ? k_norm.data() : nullptr,
-                     pool.data() + layer_offset, attend ? out.data() : nullptr},
-            .batch = &view,
-            .state = {.page_tokens = 32, .page_bytes = page_bytes}};
+                 .args = {attend ? q.data() : nullptr, append ? k.data() : nullptr, append ? v.data() : nullptr,
+                          m.c.norm && attend ? q_norm.data() : nullptr, m.c.norm && append ? k_norm.data() : nullptr,
+                          pool.data() + layer_offset, attend ? out.data() : nullptr},
+                 .batch = &view,
+                 .state = {.page_tokens = 32, .page_bytes = page_bytes}};
     RunBody(isa, run, spec, threads);
     if (attend) {
       Values rows = out.Get();
@@ -233,7 +235,8 @@ TEST_P(AttentionTest, ABlockSeesItsOwnLaterRows) {
     s.Feed(42, true, true, false);  // context: cached, not asked
     s.Feed(8, false);
     Values want = m.Want(8);
-    ExpectNear(s.o, Values(want.end() - 8LL * m.o_width(), want.end()), Tolerance(kF, 256.0 * 66), fmt::format("window {}", window));
+    ExpectNear(s.o, Values(want.end() - 8LL * m.o_width(), want.end()), Tolerance(kF, 256.0 * 66),
+               fmt::format("window {}", window));
   }
 }
 
@@ -246,7 +249,8 @@ TEST_P(AttentionTest, FarPositionsRotateRight) {
   s.Feed(4, false);
   Values want = m.Want(64);
   const int64_t from = 20LL * m.o_width();  // earlier rows see what was never written
-  ExpectNear(Values(s.o.begin() + from, s.o.end()), Values(want.begin() + from, want.end()), Tolerance(kF, 256.0 * 36), "o");
+  ExpectNear(Values(s.o.begin() + from, s.o.end()), Values(want.begin() + from, want.end()), Tolerance(kF, 256.0 * 36),
+             "o");
 }
 
 TEST_P(AttentionTest, EveryKvHeadIsAppendedAndNothingElseIsTouched) {
@@ -257,8 +261,10 @@ TEST_P(AttentionTest, EveryKvHeadIsAppendedAndNothingElseIsTouched) {
   int64_t written = 0;
   for (size_t i = 0; i < s.pool.size(); ++i) {
     const int64_t in_page = static_cast<int64_t>(i) % s.page_bytes;
-    if (in_page < s.layer_offset || in_page >= s.layer_offset + s.layer_bytes) ASSERT_EQ(s.pool[i], 0xff) << "another layer's byte";
-    else if (i % 4 == 3) written += s.pool[i] != 0xff;  // no value here has an exponent of all ones
+    if (in_page < s.layer_offset || in_page >= s.layer_offset + s.layer_bytes)
+      ASSERT_EQ(s.pool[i], 0xff) << "another layer's byte";
+    else if (i % 4 == 3)
+      written += s.pool[i] != 0xff;  // no value here has an exponent of all ones
   }
   EXPECT_EQ(written, 33LL * 2 * m.kv_width());
 }
@@ -310,7 +316,8 @@ TEST_P(AttentionTest, ABatchHasTheBitsOfItsSequencesAlone) {
     for (const char* entry : {"attn_decode", "attn_prefill"})
       RunBody(GetParam(),
               {.entry = entry,
-               .args = {q.data(), k.data(), v.data(), a.q_norm.data(), a.k_norm.data(), pool.data() + a.layer_offset, o.data()},
+               .args = {q.data(), k.data(), v.data(), a.q_norm.data(), a.k_norm.data(), pool.data() + a.layer_offset,
+                        o.data()},
                .batch = &view,
                .state = {.page_tokens = 32, .page_bytes = a.page_bytes}},
               m.spec, threads);

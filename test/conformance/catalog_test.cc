@@ -1,9 +1,11 @@
 // The catalogue: names, Specs there and back, refusals with both numbers, figures that follow from shapes.
 #include "runtime/kernels/catalog.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <set>
+#include <string>
 
 #include "runtime/kernels/attention/attention.h"
 #include "runtime/kernels/elementwise/elementwise.h"
@@ -25,8 +27,8 @@ TEST(Catalog, EveryKernelHasABodyForEveryIsaThatRuns) {
     EXPECT_EQ(FindKernel(info.entry), &info);
     for (Isa isa : {Isa::kBase, Isa::kAvx2, Isa::kAvx512}) EXPECT_NE(FindBody(info.entry, isa), nullptr) << info.entry;
   }
-  EXPECT_EQ(families, (std::set<std::string_view>{"embed", "rms_norm", "linear", "gdn", "attention", "router", "experts",
-                                                  "lm_head", "all_reduce", "elementwise"}));
+  EXPECT_EQ(families, (std::set<std::string_view>{"embed", "rms_norm", "linear", "gdn", "attention", "router",
+                                                  "experts", "lm_head", "all_reduce", "elementwise"}));
   EXPECT_EQ(FindKernel("no_such"), nullptr);
   EXPECT_EQ(FindBody("no_such", Isa::kBase), nullptr);
   EXPECT_TRUE(IsaSupported(Isa::kBase));
@@ -41,7 +43,8 @@ LinearSpec Projection() {
 GdnSpec DeltaRule() { return {2, 4, 8, 8, 4, 1e-6f, 0.35f, DType::kF32, DType::kF32}; }
 AttentionSpec Heads() {
   AttentionSpec s{};
-  s.q_heads = 2, s.kv_heads = 1, s.head_dim = 8, s.freqs = 4, s.attention_factor = 1, s.scale = 1, s.append = s.attend = 1;
+  s.q_heads = 2, s.kv_heads = 1, s.head_dim = 8, s.freqs = 4, s.attention_factor = 1, s.scale = 1,
+  s.append = s.attend = 1;
   return s;
 }
 
@@ -75,10 +78,11 @@ TEST(Catalog, RefusalsNameTheFieldAndBothNumbers) {
   EXPECT_EQ(Refusal("linear", ToFields(linear)), "field w_type is f16, cpu kernels take f32 and bf16");
   plan::Fields many = ToFields(Projection());
   for (plan::Field& field : many) {
-    if (field.name == "outputs") field.ints = {9};
-    if (field.name == "n") field.ints.assign(9, 16);
+    if (field.name == "outputs") field.ints = {kMaxLinearOutputs + 1};
+    if (field.name == "n") field.ints.assign(kMaxLinearOutputs + 1, 16);
   }
-  EXPECT_EQ(Refusal("linear", many), "field n has 9 entries, at most 8");
+  EXPECT_EQ(Refusal("linear", many),
+            fmt::format("field n has {} entries, at most {}", kMaxLinearOutputs + 1, kMaxLinearOutputs));
 
   GdnSpec gdn = DeltaRule();
   gdn.value_heads = 5;
@@ -99,8 +103,10 @@ TEST(Catalog, RefusalsNameTheFieldAndBothNumbers) {
   }
   EXPECT_EQ(Refusal("attn_decode", heads), "field kv_map has 300 entries, at most 256");
 
-  EXPECT_EQ(Refusal("router", ToFields(RouterSpec{40, 7, 8, 1, 0, 0, 0, DType::kF32, DType::kF32})), "field top_k is 8, want 1 to 7");
-  EXPECT_EQ(Refusal("add_rms_norm", ToFields(RmsNormSpec{40, 0, 0, 0, DType::kF32})), "field eps is 0, want more than 0");
+  EXPECT_EQ(Refusal("router", ToFields(RouterSpec{40, 7, 8, 1, 0, 0, 0, DType::kF32, DType::kF32})),
+            "field top_k is 8, want 1 to 7");
+  EXPECT_EQ(Refusal("add_rms_norm", ToFields(RmsNormSpec{40, 0, 0, 0, DType::kF32})),
+            "field eps is 0, want more than 0");
 
   ElementwiseSpec op{};
   op.op = 99, op.inputs = op.outputs = 1;

@@ -51,12 +51,14 @@ TEST_P(AllReduceTest, EveryRankHasTheOraclesSum) {
                            .rank = rank},
                           s, threads);
                   if (rank == 0 && threads == 1) first_sum = out, first_y = normed;
-                  EXPECT_TRUE(out == first_sum && normed == first_y) << "rank " << rank << ", " << threads << " threads";
+                  EXPECT_TRUE(out == first_sum && normed == first_y)
+                      << "rank " << rank << ", " << threads << " threads";
                 }
               // A sum of numbers of either sign may be small beside them, and is rounded twice with a residual.
               ExpectNear(first_sum.Get(), sum, 2 * Tolerance(type, 4 * ranks), "sum");
               if (norm) {
-                reference::RmsNorm(first_sum.Get().data(), w.Get().data(), y.data(), tokens, channels, s.eps, reference::Type::kF32);
+                reference::RmsNorm(first_sum.Get().data(), w.Get().data(), y.data(), tokens, channels, s.eps,
+                                   reference::Type::kF32);
                 ExpectNear(first_y.Get(), y, Tolerance(type, channels), "y");
               }
             }
@@ -69,8 +71,11 @@ TEST_P(AllReduceTest, OrderIsTheRanks) {
   Batch batch = Batch::OfRows(1);
   BatchView view = batch.View();
   RunBody(GetParam(),
-          {.entry = "all_reduce", .args = {b.data(), nullptr, nullptr, y.data(), nullptr}, .batch = &view,
-           .peers = {a.data(), b.data(), c.data()}, .rank = 1},
+          {.entry = "all_reduce",
+           .args = {b.data(), nullptr, nullptr, y.data(), nullptr},
+           .batch = &view,
+           .peers = {a.data(), b.data(), c.data()},
+           .rank = 1},
           s, 1);
   EXPECT_EQ(y.At(0), 0);
 }
@@ -90,7 +95,9 @@ TEST_P(AllGatherTest, JoinsRaggedShares) {
   peers[1] = nullptr;
   for (int threads : kThreads) {
     Array y(kF, 3 * 106);
-    RunBody(GetParam(), {.entry = "all_gather", .args = {parts[2].data(), y.data()}, .batch = &view, .peers = peers, .rank = 2}, s, threads);
+    RunBody(GetParam(),
+            {.entry = "all_gather", .args = {parts[2].data(), y.data()}, .batch = &view, .peers = peers, .rank = 2}, s,
+            threads);
     for (int n = 0; n < 3; ++n) {
       Values want;
       for (int r = 0; r < 4; ++r) {

@@ -22,7 +22,8 @@ ElementwiseSpec SpecOf(ElementwiseOp op, std::vector<int> in, std::vector<int> o
 class ElementwiseTest : public IsaTest {
  protected:
   /// Runs on every number of threads; the results of one.
-  std::vector<Array> RunAll(const ElementwiseSpec& s, std::vector<Array>& in, const Batch& batch, std::vector<int64_t> rows) {
+  std::vector<Array> RunAll(const ElementwiseSpec& s, std::vector<Array>& in, const Batch& batch,
+                            std::vector<int64_t> rows) {
     std::vector<Array> first;
     for (int threads : kThreads) {
       std::vector<Array> out;
@@ -91,7 +92,8 @@ TEST_P(ElementwiseTest, LogitRows) {
 }
 
 TEST_P(ElementwiseTest, AcceptCountsThePrefixThatAgrees) {
-  // Short: all agree; none; two of three; a row without a draft; one whose last row alone is wanted; padding. Then a prompt.
+  // Short: all agree; none; two of three; a row without a draft; one whose last row alone is wanted; padding. Then a
+  // prompt.
   Batch batch;
   batch.Add(3), batch.Add(2), batch.Add(4), batch.Add(1), batch.Add(2), batch.Add(1, 0, -1, -1), batch.Add(6);
   batch.num_short = 6;
@@ -111,13 +113,15 @@ TEST_P(ElementwiseTest, DynamicConvStartsAtEachBlock) {
   const int channels = 24, taps = 3, group = 8;
   for (int index : {0, 1})
     for (DType type : {kF, kB}) {
-      ElementwiseSpec s = SpecOf(ElementwiseOp::kDynamicConv, {channels, 2 * taps * channels / group, channels}, {channels}, type);
+      ElementwiseSpec s =
+          SpecOf(ElementwiseOp::kDynamicConv, {channels, 2 * taps * channels / group, channels}, {channels}, type);
       s.group = group, s.taps = taps, s.index = index;
       Random random(index);
       const int rows[] = {1, 5, 2}, tokens = 8;
       Batch batch;
       for (int n : rows) batch.Add(n);
-      std::vector<Array> in = {Array(type, random.Fill(tokens * channels)), Array(type, random.Fill(tokens * s.in_channels[1])),
+      std::vector<Array> in = {Array(type, random.Fill(tokens * channels)),
+                               Array(type, random.Fill(tokens * s.in_channels[1])),
                                Array(type, random.Fill(2 * taps * channels))};
       Values x = in[0].Get(), coef = in[1].Get(), base = in[2].Get(), want(tokens * channels);
       int first = 0;
@@ -126,7 +130,8 @@ TEST_P(ElementwiseTest, DynamicConvStartsAtEachBlock) {
                                want.data() + first * channels, n, channels, taps, group, index);
         first += n;
       }
-      ExpectNear(RunAll(s, in, batch, {tokens})[0].Get(), want, Tolerance(type, 4 * taps), fmt::format("index {}", index));
+      ExpectNear(RunAll(s, in, batch, {tokens})[0].Get(), want, Tolerance(type, 4 * taps),
+                 fmt::format("index {}", index));
     }
 }
 
@@ -143,10 +148,12 @@ TEST_P(ElementwiseTest, CandidateWalkFollowsItsOwnChoices) {
     std::vector<Array> in = {Array(kF, random.Fill(5 * vocab, 2)), Array(kF, random.Fill(5 * rank)),
                              Array(kF, random.Fill(vocab * rank, 2)), Array(kF, random.Fill(vocab * rank, 2))};
     Values logits = in[0].Get(), hidden = in[1].Get();
-    const reference::Weight pred{in[2].data(), reference::Type::kF32, vocab, rank}, succ{in[3].data(), reference::Type::kF32, vocab, rank};
+    const reference::Weight pred{in[2].data(), reference::Type::kF32, vocab, rank},
+        succ{in[3].data(), reference::Type::kF32, vocab, rank};
     int32_t want[5];
     reference::CandidateWalk(logits.data(), hidden.data(), batch.token_ids[0], pred, succ, want, 3, candidates);
-    reference::CandidateWalk(logits.data() + 3 * vocab, hidden.data() + 3 * rank, batch.token_ids[4], pred, succ, want + 3, 2, candidates);
+    reference::CandidateWalk(logits.data() + 3 * vocab, hidden.data() + 3 * rank, batch.token_ids[4], pred, succ,
+                             want + 3, 2, candidates);
     EXPECT_EQ(RunAll(s, in, batch, {5})[0].Get(), Values(want, want + 5)) << candidates;
   }
 }

@@ -34,7 +34,8 @@ TEST_P(EmbedTest, GathersRowsPlainAndTiled) {
             reference::Embed(batch.token_ids.data(), weight, want.data(), tokens);
             for (int threads : kThreads) {
               Array y(y_type, 1LL * tokens * hidden);
-              RunBody(GetParam(), {.entry = "embed_rows", .args = {table.data(), y.data()}, .batch = &view}, s, threads);
+              RunBody(GetParam(), {.entry = "embed_rows", .args = {table.data(), y.data()}, .batch = &view}, s,
+                      threads);
               EXPECT_EQ(y.Get(), Array(y_type, want).Get()) << tokens << " tokens, " << threads << " threads";
             }
           }
@@ -48,7 +49,8 @@ TEST_P(RmsNormTest, AgreesWithTheOracle) {
     for (DType type : {kF, kB})
       for (int add : {0, 1})
         for (int round_first : {0, 1}) {
-          SCOPED_TRACE(fmt::format("{} channels {} add {} round first {}", channels, DTypeName(type), add, round_first));
+          SCOPED_TRACE(
+              fmt::format("{} channels {} add {} round first {}", channels, DTypeName(type), add, round_first));
           const RmsNormSpec s{.channels = channels, .eps = 1e-6f, .round_first = round_first, .add = add, .type = type};
           for (int tokens : {0, 1, 9}) {
             Random random(channels + tokens);
@@ -83,9 +85,10 @@ TEST_P(RmsNormTest, AgreesWithTheOracle) {
             if (!add && tokens > 0) {
               Batch batch = Batch::OfRows(tokens);
               BatchView view = batch.View();
-              RunBody(GetParam(),
-                      {.entry = "add_rms_norm", .args = {x.data(), nullptr, w.data(), nullptr, x.data()}, .batch = &view},
-                      s, 2);
+              RunBody(
+                  GetParam(),
+                  {.entry = "add_rms_norm", .args = {x.data(), nullptr, w.data(), nullptr, x.data()}, .batch = &view},
+                  s, 2);
               EXPECT_TRUE(x == first_y);
             }
           }
@@ -101,8 +104,8 @@ TEST_P(RmsNormTest, SmallAndLargeRows) {
   Array in(kF, x), w(kF, Values(20, 1.0)), y(kF, 60);
   Batch batch = Batch::OfRows(3);
   BatchView view = batch.View();
-  RunBody(GetParam(), {.entry = "add_rms_norm", .args = {in.data(), nullptr, w.data(), nullptr, y.data()}, .batch = &view},
-          s, 1);
+  RunBody(GetParam(),
+          {.entry = "add_rms_norm", .args = {in.data(), nullptr, w.data(), nullptr, y.data()}, .batch = &view}, s, 1);
   for (int i = 0; i < 20; ++i) EXPECT_EQ(y.At(i), 0);
   Values want(60);
   reference::RmsNorm(in.Get().data(), w.Get().data(), want.data(), 3, 20, s.eps, reference::Type::kF32);

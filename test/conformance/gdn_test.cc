@@ -19,7 +19,7 @@ struct Case {
   const char* name;
   int key_heads, value_heads, key_dim, value_dim, width;
   DType type, ba;
-  double gate_scale = 3;   // of a + dt_bias and of a_log
+  double gate_scale = 3;  // of a + dt_bias and of a_log
   bool repeat_keys = false;
   int max_rows = 1;
 };
@@ -46,7 +46,8 @@ struct Model {
 
   Model(const Case& from, int count, uint64_t seed) : c(from), tokens(count) {
     Random random(seed);
-    spec = {c.key_heads, c.value_heads, c.key_dim, c.value_dim, c.width, 1e-6f, 1 / std::sqrt(float(c.key_dim)), c.type, c.ba};
+    spec = {c.key_heads, c.value_heads, c.key_dim, c.value_dim, c.width, 1e-6f, 1 / std::sqrt(float(c.key_dim)),
+            c.type,      c.ba};
     const int channels = spec.conv_channels();
     conv = Array(kF, random.Fill(1LL * channels * c.width));
     a_log = Array(kF, random.Fill(c.value_heads, std::min(c.gate_scale, 3.0)));
@@ -76,8 +77,8 @@ struct Model {
     reference::L2Norm(Values(q).data(), q.data(), tokens * c.key_heads, c.key_dim, spec.l2_eps, spec.q_scale);
     reference::L2Norm(Values(k).data(), k.data(), tokens * c.key_heads, c.key_dim, spec.l2_eps, 1);
     Values beta(1LL * tokens * c.value_heads), g(beta.size()), o(v.size());
-    reference::DeltaGates(b.Get().data(), a.Get().data(), a_log.Get().data(), dt_bias.Get().data(), beta.data(), g.data(),
-                          tokens, c.value_heads);
+    reference::DeltaGates(b.Get().data(), a.Get().data(), a_log.Get().data(), dt_bias.Get().data(), beta.data(),
+                          g.data(), tokens, c.value_heads);
     Values state(1LL * value * c.key_dim, 0.0), turned(state.size());
     reference::GatedDeltaRule(q.data(), k.data(), v.data(), beta.data(), g.data(), state.data(), o.data(), tokens,
                               {c.key_heads, c.value_heads, c.key_dim, c.value_dim});
@@ -136,9 +137,9 @@ struct Sequence {
     batch.num_short = is_long ? 0 : 1;
     BatchView view = batch.View();
     BodyCall run{.entry = is_long ? "gdn_scan" : "gdn_decode",
-            .args = {qkv.data(), b.data(), a.data(), Conv(), ALog(), DtBias(), pool.layer(), out.data()},
-            .batch = &view,
-            .state = pool.view};
+                 .args = {qkv.data(), b.data(), a.data(), Conv(), ALog(), DtBias(), pool.layer(), out.data()},
+                 .batch = &view,
+                 .state = pool.view};
     RunBody(isa, run, m.spec, threads);
     Values rows = out.Get(0, 1LL * keep * m.o_width());
     o.insert(o.end(), rows.begin(), rows.end());
@@ -256,7 +257,8 @@ TEST_P(GdnTest, ABatchOfBothPartsTouchesItsOwnSlotsOnly) {
       return Array(all.type(), v);
     };
     Array qkv = rows(m.qkv), b = rows(m.b), a = rows(m.a), out(c.type, 24LL * m.o_width());
-    const std::vector<uint8_t> before(pool.layer(2) - pool.layer_offset, pool.layer(2) - pool.layer_offset + pool.slot_bytes);
+    const std::vector<uint8_t> before(pool.layer(2) - pool.layer_offset,
+                                      pool.layer(2) - pool.layer_offset + pool.slot_bytes);
     for (const char* entry : {"gdn_decode", "gdn_scan"})
       RunBody(GetParam(),
               {.entry = entry,
@@ -265,9 +267,11 @@ TEST_P(GdnTest, ABatchOfBothPartsTouchesItsOwnSlotsOnly) {
                .state = pool.view},
               m.spec, threads, threads == 3);
     EXPECT_EQ(out.Get(0, 3LL * m.o_width()), Values(alone.o.end() - 3LL * m.o_width(), alone.o.end())) << threads;
-    for (double value : out.Get(3LL * m.o_width(), m.o_width())) EXPECT_TRUE(std::isnan(value)) << "padding was written";
+    for (double value : out.Get(3LL * m.o_width(), m.o_width()))
+      EXPECT_TRUE(std::isnan(value)) << "padding was written";
     EXPECT_EQ(out.Get(4LL * m.o_width(), 20LL * m.o_width()), chunk_o) << threads;
-    EXPECT_EQ(std::memcmp(before.data(), pool.layer(2) - pool.layer_offset, before.size()), 0) << "another slot changed";
+    EXPECT_EQ(std::memcmp(before.data(), pool.layer(2) - pool.layer_offset, before.size()), 0)
+        << "another slot changed";
     for (int slot : {0, 1})
       for (int64_t i = -192; i < pool.slot_bytes - pool.layer_offset; ++i)
         if (i < 0 || i >= pool.layout.bytes) {
@@ -277,8 +281,15 @@ TEST_P(GdnTest, ABatchOfBothPartsTouchesItsOwnSlotsOnly) {
 }
 
 TEST_P(GdnTest, AnEmptyShareDoesNothing) {
-  const GdnSpec spec{.key_heads = 0, .value_heads = 0, .key_dim = 8, .value_dim = 8, .width = 4, .l2_eps = 1e-6f, .q_scale = 1,
-                     .x_type = kF, .ba_type = kF};
+  const GdnSpec spec{.key_heads = 0,
+                     .value_heads = 0,
+                     .key_dim = 8,
+                     .value_dim = 8,
+                     .width = 4,
+                     .l2_eps = 1e-6f,
+                     .q_scale = 1,
+                     .x_type = kF,
+                     .ba_type = kF};
   Batch batch;
   batch.Add(1), batch.Add(5);
   batch.num_short = 1;
@@ -291,8 +302,15 @@ TEST_P(GdnTest, AnEmptyShareDoesNothing) {
 // The published values of the model specification, 6.6: independent of the oracle.
 TEST_P(GdnTest, TestVector) {
   auto f = [](int i) { return ((37 * i + 11) % 19 - 9) / 7.0; };
-  const GdnSpec spec{.key_heads = 1, .value_heads = 1, .key_dim = 3, .value_dim = 2, .width = 1, .l2_eps = 1e-12f,
-                     .q_scale = 1 / std::sqrt(3.0f), .x_type = kF, .ba_type = kF};
+  const GdnSpec spec{.key_heads = 1,
+                     .value_heads = 1,
+                     .key_dim = 3,
+                     .value_dim = 2,
+                     .width = 1,
+                     .l2_eps = 1e-12f,
+                     .q_scale = 1 / std::sqrt(3.0f),
+                     .x_type = kF,
+                     .ba_type = kF};
   // The vector starts behind the convolution: a filter of one tap, fed the inverse of SiLU.
   auto before_silu = [](double y) -> double {
     double low = -1.2784645, high = 50;  // SiLU grows from its minimum on
@@ -312,10 +330,18 @@ TEST_P(GdnTest, TestVector) {
     for (int i = 0; i < 2; ++i) qkv.push_back(before_silu(shrink * f(90 + 2 * t + i)));
     a.push_back(f(130 + t)), b.push_back(f(150 + t));
   }
-  const double want_o[] = {.308027, .264023, -.263570, -.213748, -.181143, -.129538, -.022355, -.041892, .053243, .092743};
+  const double want_o[] = {.308027,  .264023,  -.263570, -.213748, -.181143,
+                           -.129538, -.022355, -.041892, .053243,  .092743};
   const double want_s[] = {.081333, .050991, .020649, .091029, .093424, .095819};
-  Array x(kF, qkv), ba(kF, b), aa(kF, a), conv(kF, Values(8, 1.0)), a_log(kF, Values{0.3}), dt(kF, Values{-0.5}), o(kF, 10);
-  StateView state{.page_tokens = 32, .page_bytes = 0, .slot_bytes = 4096, .max_rows = 1, .fold_rows = 8, .ring_rows = 9, .conv_rows = 4};
+  Array x(kF, qkv), ba(kF, b), aa(kF, a), conv(kF, Values(8, 1.0)), a_log(kF, Values{0.3}), dt(kF, Values{-0.5}),
+      o(kF, 10);
+  StateView state{.page_tokens = 32,
+                  .page_bytes = 0,
+                  .slot_bytes = 4096,
+                  .max_rows = 1,
+                  .fold_rows = 8,
+                  .ring_rows = 9,
+                  .conv_rows = 4};
   std::vector<float> slot(1024, NAN);
   Batch batch;
   batch.Add(5);

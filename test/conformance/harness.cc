@@ -29,9 +29,12 @@ Array::Array(DType type, const Values& values) : Array(type, static_cast<int64_t
     float value = static_cast<float>(values[i]);
     int32_t integer = type == DType::kI32 ? static_cast<int32_t>(values[i]) : 0;
     uint16_t half = reference::ToBf16(value);
-    if (type == DType::kF32) std::memcpy(to, &value, 4);
-    else if (type == DType::kBF16) std::memcpy(to, &half, 2);
-    else std::memcpy(to, &integer, 4);
+    if (type == DType::kF32)
+      std::memcpy(to, &value, 4);
+    else if (type == DType::kBF16)
+      std::memcpy(to, &half, 2);
+    else
+      std::memcpy(to, &integer, 4);
   }
 }
 

@@ -1,7 +1,7 @@
 // What the families' tables share: typed arrays with guards, batches, runs of a body on every number of threads.
 //
-// A body is run with exactly the scratch that the catalogue states, on outputs full of NaN. What it returns on one thread
-// is compared with the oracle in f64; on every other number of threads it must return the same bits.
+// A body is run with exactly the scratch that the catalogue states, on outputs full of NaN. What it returns on one
+// thread is compared with the oracle in f64; on every other number of threads it must return the same bits.
 #ifndef QWEN_TEST_CONFORMANCE_HARNESS_H_
 #define QWEN_TEST_CONFORMANCE_HARNESS_H_
 
@@ -114,8 +114,8 @@ class IsaTest : public testing::TestWithParam<Isa> {
     if (!IsaSupported(GetParam())) GTEST_SKIP() << "this machine has no " << IsaName(GetParam());
   }
 };
-#define QWEN_FOR_EVERY_ISA(Suite)                                                                      \
-  INSTANTIATE_TEST_SUITE_P(Isa, Suite, testing::Values(Isa::kBase, Isa::kAvx2, Isa::kAvx512),          \
+#define QWEN_FOR_EVERY_ISA(Suite)                                                             \
+  INSTANTIATE_TEST_SUITE_P(Isa, Suite, testing::Values(Isa::kBase, Isa::kAvx2, Isa::kAvx512), \
                            [](const auto& info) { return std::string(IsaName(info.param)); })
 
 }  // namespace qwen::kernels::conformance

@@ -43,6 +43,20 @@ const Case kCases[] = {
     {"empty input and residual", 0, {40}, kB, kB, {kB}, kPrologueGatedRmsNorm, false, 8, false, false, true},
     {"empty gate and up", 24, {0, 0}, kF, kF, {kF, kF}, kPrologueNone, false, 0, false, true},
     {"f32 rows, bf16 weights", 100, {70}, kF, kB, {kF}},
+    {"f32 rows, bf16 weights, norm", 45, {30, 17}, kF, kB, {kF, kF}, kPrologueRmsNorm},
+    {"f32 rows, bf16 weights, gate and up", 45, {30, 30}, kF, kB, {kF, kF}, kPrologueRmsNorm, false, 0, false, true},
+    {"f32 rows, bf16 weights, gated norm",
+     36,
+     {40},
+     kF,
+     kB,
+     {kF},
+     kPrologueGatedRmsNorm,
+     false,
+     12,
+     false,
+     false,
+     true},
     {"long sum", 2051, {20}, kF, kF, {kF}},
 };
 
@@ -75,7 +89,8 @@ Inputs MakeInputs(const LinearSpec& s, int tokens, uint64_t seed) {
   return in;
 }
 
-std::vector<Array> RunLinear(Isa isa, const LinearSpec& s, Inputs& in, int tokens, int threads, bool backwards = false) {
+std::vector<Array> RunLinear(Isa isa, const LinearSpec& s, Inputs& in, int tokens, int threads,
+                             bool backwards = false) {
   std::vector<Array> out;
   for (int o = 0; o < s.results(); ++o) out.emplace_back(s.y_type[o], 1LL * tokens * s.n[o]);
   Batch batch = Batch::OfRows(tokens);
@@ -167,8 +182,10 @@ TEST_P(LinearTest, NanStaysInItsRow) {
   for (int t = 0; t < 9; ++t)
     for (int i = 0; i < s.n[0]; ++i) {
       const int64_t at = 1LL * t * s.n[0] + i;
-      if (t == 4) EXPECT_TRUE(std::isnan(y[0].At(at)));
-      else EXPECT_EQ(y[0].At(at), clean[0].At(at));
+      if (t == 4)
+        EXPECT_TRUE(std::isnan(y[0].At(at)));
+      else
+        EXPECT_EQ(y[0].At(at), clean[0].At(at));
     }
 }
 

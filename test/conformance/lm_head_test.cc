@@ -1,10 +1,11 @@
-// lm_head and sample. The oracle draws in f64 with libm's logarithms, the kernel in f32 with its own: they may differ where
-// two tokens come within a rounding of each other, which the seeds below do not meet.
+// lm_head and sample. The oracle draws in f64 with libm's logarithms, the kernel in f32 with its own: they may differ
+// where two tokens come within a rounding of each other, which the seeds below do not meet.
 #include "runtime/kernels/lm_head/lm_head.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "runtime/kernels/reference/ops.h"
 #include "test/conformance/harness.h"
@@ -19,18 +20,25 @@ class LmHeadTest : public IsaTest {};
 TEST_P(LmHeadTest, AgreesWithTheOracle) {
   for (int hidden : {8, 40, 65})
     for (int vocab : {1, 37, 101, 0})
-      for (DType type : {kF, kB})
+      for (auto [type, w_type] : {std::pair{kF, kF}, {kB, kB}, {kF, kB}})
         for (int norm : {0, 1})
           for (int gather : {0, 1}) {
-            SCOPED_TRACE(fmt::format("hidden {} vocab {} {} norm {} gather {}", hidden, vocab, DTypeName(type), norm, gather));
-            const LmHeadSpec s{.hidden = hidden, .vocab = vocab, .norm = norm, .round_first = gather, .eps = 1e-6f,
-                               .gather = gather, .x_type = type, .w_type = type};
+            SCOPED_TRACE(fmt::format("hidden {} vocab {} {} {} norm {} gather {}", hidden, vocab, DTypeName(type),
+                                     DTypeName(w_type), norm, gather));
+            const LmHeadSpec s{.hidden = hidden,
+                               .vocab = vocab,
+                               .norm = norm,
+                               .round_first = gather,
+                               .eps = 1e-6f,
+                               .gather = gather,
+                               .x_type = type,
+                               .w_type = w_type};
             Random random(hidden + vocab);
             for (int wanted : {0, 1, 3, 50}) {
               const int tokens = gather ? 60 : wanted;
               Array x(type, random.Fill(1LL * tokens * hidden, 3)), w(kF, random.Fill(hidden, 2));
-              Array weight(type, random.Fill(1LL * vocab * hidden, 1 / std::sqrt(hidden)));
-              Array tiled = Tile16(type, vocab, hidden, weight.Get());
+              Array weight(w_type, random.Fill(1LL * vocab * hidden, 1 / std::sqrt(hidden)));
+              Array tiled = Tile16(w_type, vocab, hidden, weight.Get());
               Batch batch = Batch::OfRows(gather ? tokens : std::max(tokens, 1));
               for (int n = 0; n < wanted; ++n) batch.logit_rows.push_back(gather ? 59 - n : n);
               BatchView view = batch.View();
@@ -40,15 +48,20 @@ TEST_P(LmHeadTest, AgreesWithTheOracle) {
                 rows.insert(rows.end(), row.begin(), row.end());
               }
               if (norm)
-                reference::RmsNorm(Values(rows).data(), w.Get().data(), rows.data(), wanted, hidden, s.eps, reference::Type::kF32);
+                reference::RmsNorm(Values(rows).data(), w.Get().data(), rows.data(), wanted, hidden, s.eps,
+                                   reference::Type::kF32);
               Values want(1LL * wanted * vocab);
-              reference::Linear(rows.data(), {weight.data(), type == kB ? reference::Type::kBf16 : reference::Type::kF32, vocab, hidden},
-                                want.data(), wanted);
+              reference::Linear(
+                  rows.data(),
+                  {weight.data(), w_type == kB ? reference::Type::kBf16 : reference::Type::kF32, vocab, hidden},
+                  want.data(), wanted);
               Array first;
               for (int threads : kThreads) {
                 Array logits(kF, 1LL * wanted * vocab);
                 RunBody(GetParam(),
-                        {.entry = "lm_head", .args = {x.data(), norm ? w.data() : nullptr, tiled.data(), logits.data()}, .batch = &view},
+                        {.entry = "lm_head",
+                         .args = {x.data(), norm ? w.data() : nullptr, tiled.data(), logits.data()},
+                         .batch = &view},
                         s, threads);
                 if (threads == 1) {
                   // The norm is rounded to the model's type, so logits of bf16 are as exact as bf16; one alone may be
@@ -69,8 +82,13 @@ SampleParams Params(uint64_t seed, float temperature, int top_k, float top_p, fl
   return p;
 }
 reference::SampleParams Same(const SampleParams& p) {
-  return {.seed = p.seed, .choice = p.choice, .greedy = (p.flags & kSampleGreedy) != 0, .temperature = p.temperature,
-          .top_k = p.top_k, .top_p = p.top_p, .min_p = p.min_p};
+  return {.seed = p.seed,
+          .choice = p.choice,
+          .greedy = (p.flags & kSampleGreedy) != 0,
+          .temperature = p.temperature,
+          .top_k = p.top_k,
+          .top_p = p.top_p,
+          .min_p = p.min_p};
 }
 
 std::vector<int> Draw(Isa isa, const Batch& batch, Array& logits, int vocab, int threads) {
@@ -92,10 +110,19 @@ TEST_P(SampleTest, DrawsWhatTheOracleDraws) {
     int top_k;
     float top_p, min_p;
   };
-  for (const Setting& set : {Setting{"plain", 1, 0, 1, 0}, {"hot", 3, 0, 1, 0}, {"cold", 0.2f, 0, 1, 0}, {"top_k 1", 1, 1, 1, 0},
-                             {"top_k 5", 1, 5, 1, 0}, {"top_k above vocab", 1, 1000, 1, 0}, {"top_p", 1, 0, 0.7f, 0},
-                             {"top_p 0", 1, 0, 0, 0}, {"top_p all but", 1, 0, 0.9999f, 0}, {"min_p", 1, 0, 1, 0.1f},
-                             {"min_p 1", 1, 0, 1, 1}, {"all three", 0.7f, 20, 0.8f, 0.02f}, {"greedy by temperature", 1e-6f, 0, 1, 0}}) {
+  for (const Setting& set : {Setting{"plain", 1, 0, 1, 0},
+                             {"hot", 3, 0, 1, 0},
+                             {"cold", 0.2f, 0, 1, 0},
+                             {"top_k 1", 1, 1, 1, 0},
+                             {"top_k 5", 1, 5, 1, 0},
+                             {"top_k above vocab", 1, 1000, 1, 0},
+                             {"top_p", 1, 0, 0.7f, 0},
+                             {"top_p 0", 1, 0, 0, 0},
+                             {"top_p all but", 1, 0, 0.9999f, 0},
+                             {"min_p", 1, 0, 1, 0.1f},
+                             {"min_p 1", 1, 0, 1, 1},
+                             {"all three", 0.7f, 20, 0.8f, 0.02f},
+                             {"greedy by temperature", 1e-6f, 0, 1, 0}}) {
     Random random(11);
     Batch batch;
     // 40 sequences of up to three rows at any position; all rows wanted.
@@ -103,7 +130,8 @@ TEST_P(SampleTest, DrawsWhatTheOracleDraws) {
       const int rows = random.Int(1, 3);
       for (int i = 0; i < rows; ++i) {
         batch.logit_rows.push_back(batch.cu_tokens.back() + i);
-        batch.sample.push_back(Params(random.Int(0, 1 << 30) * 0x100000001ull, set.temperature, set.top_k, set.top_p, set.min_p, seq % 3));
+        batch.sample.push_back(
+            Params(random.Int(0, 1 << 30) * 0x100000001ull, set.temperature, set.top_k, set.top_p, set.min_p, seq % 3));
       }
       batch.Add(rows, random.Int(0, 100000));
     }
@@ -115,7 +143,8 @@ TEST_P(SampleTest, DrawsWhatTheOracleDraws) {
       int seq = 0;
       while (batch.cu_tokens[seq + 1] <= batch.logit_rows[n]) ++seq;
       const int position = batch.position[seq] + batch.logit_rows[n] - batch.cu_tokens[seq] + 1;
-      differ += next[n] != reference::Sample(logits.Get(1LL * n * vocab, vocab).data(), vocab, Same(batch.sample[n]), position);
+      differ += next[n] !=
+                reference::Sample(logits.Get(1LL * n * vocab, vocab).data(), vocab, Same(batch.sample[n]), position);
     }
     EXPECT_EQ(differ, 0) << set.name;
     for (int threads : kThreads) EXPECT_EQ(Draw(GetParam(), batch, logits, vocab, threads), next) << set.name;
@@ -128,8 +157,12 @@ TEST_P(SampleTest, TiesGoToTheLowestIdAndNanToNobody) {
     std::vector<double> logits;
     int want;
   };
-  for (const Row& row : {Row{{1, 3, 3, 2}, 1}, {{NAN, -5, NAN, -5}, 1}, {{-inf, -inf, 0, NAN}, 2}, {{NAN, NAN, NAN, NAN}, -1},
-                         {{-inf, -inf, -inf, -inf}, -1}, {{-0.0, 0.0, -1, -1}, 0}}) {
+  for (const Row& row : {Row{{1, 3, 3, 2}, 1},
+                         {{NAN, -5, NAN, -5}, 1},
+                         {{-inf, -inf, 0, NAN}, 2},
+                         {{NAN, NAN, NAN, NAN}, -1},
+                         {{-inf, -inf, -inf, -inf}, -1},
+                         {{-0.0, 0.0, -1, -1}, 0}}) {
     for (float temperature : {0.0f, 1.0f}) {
       Batch batch = Batch::OfRows(1);
       batch.logit_rows = {0};

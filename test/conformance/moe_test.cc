@@ -23,10 +23,13 @@ reference::Weight WeightOf(Array& w, int64_t rows, int64_t cols) {
 struct RouterCase {
   int hidden, experts, top_k;
   bool renormalize, norm;
-  DType type;
+  DType type, w;
 };
-const RouterCase kRouterCases[] = {{40, 7, 2, true, false, kF}, {40, 7, 2, false, true, kF}, {33, 1, 1, true, true, kF},
-                                   {24, 16, 16, false, false, kF}, {64, 40, 8, true, true, kB}, {65, 256, 10, true, false, kB}};
+const RouterCase kRouterCases[] = {
+    {40, 7, 2, true, false, kF, kF},    {40, 7, 2, false, true, kF, kF}, {33, 1, 1, true, true, kF, kF},
+    {24, 16, 16, false, false, kF, kF}, {64, 40, 8, true, true, kB, kB}, {65, 256, 10, true, false, kB, kB},
+    {50, 20, 4, true, true, kF, kB},
+};
 
 struct Routed {
   Array h, weights, ids;
@@ -36,9 +39,10 @@ struct Routed {
 class RouterTest : public IsaTest {
  protected:
   RouterSpec SpecOf(const RouterCase& c) {
-    return {c.hidden, c.experts, c.top_k, c.renormalize, c.norm, c.type == kB, 1e-6f, c.type, c.type};
+    return {c.hidden, c.experts, c.top_k, c.renormalize, c.norm, c.type == kB, 1e-6f, c.type, c.w};
   }
-  Routed RunRouter(const RouterSpec& s, Array& x, Array& norm, Array& tiled, int tokens, int threads, bool backwards = false) {
+  Routed RunRouter(const RouterSpec& s, Array& x, Array& norm, Array& tiled, int tokens, int threads,
+                   bool backwards = false) {
     Batch batch = Batch::OfRows(tokens);
     BatchView view = batch.View();
     Array temp(kF, 1LL * tokens * s.experts);
@@ -61,8 +65,8 @@ TEST_P(RouterTest, AgreesWithTheOracle) {
       const RouterSpec s = SpecOf(c);
       Random random(c.experts + tokens);
       Array x(c.type, random.Fill(1LL * tokens * c.hidden, 3)), norm(kF, random.Fill(c.hidden, 2));
-      Array w(c.type, random.Fill(1LL * c.experts * c.hidden, 3 / std::sqrt(c.hidden)));
-      Array tiled = Tile16(c.type, c.experts, c.hidden, w.Get());
+      Array w(c.w, random.Fill(1LL * c.experts * c.hidden, 3 / std::sqrt(c.hidden)));
+      Array tiled = Tile16(c.w, c.experts, c.hidden, w.Get());
       const Routed one = RunRouter(s, x, norm, tiled, tokens, 1);
       for (int threads : kThreads)
         for (bool backwards : {false, true})
@@ -76,7 +80,8 @@ TEST_P(RouterTest, AgreesWithTheOracle) {
       }
       Values weights(1LL * tokens * c.top_k);
       std::vector<int32_t> ids(weights.size());
-      reference::Router(h.data(), WeightOf(w, c.experts, c.hidden), weights.data(), ids.data(), tokens, c.top_k, c.renormalize);
+      reference::Router(h.data(), WeightOf(w, c.experts, c.hidden), weights.data(), ids.data(), tokens, c.top_k,
+                        c.renormalize);
       EXPECT_EQ(one.ids.Get(), Values(ids.begin(), ids.end()));
       // Logits reach 10: their error times that is a probability's.
       ExpectNear(one.weights.Get(), weights, Tolerance(kF, 100.0 * c.hidden), "weights");
@@ -84,7 +89,7 @@ TEST_P(RouterTest, AgreesWithTheOracle) {
 }
 
 TEST_P(RouterTest, TiesGoToTheLowestIdAndNanPicksSomeDistinctIds) {
-  const RouterSpec s = SpecOf({4, 9, 3, true, false, kF});
+  const RouterSpec s = SpecOf({4, 9, 3, true, false, kF, kF});
   Values w(9 * 4, 0.0);
   for (int e : {2, 5, 7, 8}) w[e * 4] = 1;  // four experts with one logit
   Array weight(kF, w), tiled = Tile16(kF, 9, 4, w), norm(kF, Values(4, 1.0));
@@ -104,7 +109,7 @@ TEST_P(RouterTest, ARowAloneHasTheBitsItHasInABatch) {
     const int tokens = 50;
     Random random(1);
     Array x(c.type, random.Fill(1LL * tokens * c.hidden, 3)), norm(kF, random.Fill(c.hidden, 2));
-    Array tiled = Tile16(c.type, c.experts, c.hidden, random.Fill(1LL * c.experts * c.hidden));
+    Array tiled = Tile16(c.w, c.experts, c.hidden, random.Fill(1LL * c.experts * c.hidden));
     const Routed all = RunRouter(s, x, norm, tiled, tokens, 2);
     for (int t = 0; t < tokens; ++t) {
       Array row(c.type, x.Get(1LL * t * c.hidden, c.hidden));
@@ -129,7 +134,8 @@ TEST_P(RouterTest, TheLastOfRealThreadsPicks) {
   for (int round = 0; round < 50; ++round) {
     Array temp(kF, 3LL * s.experts);
     Routed out{Array(kB, 3LL * s.hidden), Array(kF, 3LL * s.top_k), Array(DType::kI32, 3LL * s.top_k)};
-    std::vector<void*> args = {x.data(), norm.data(), tiled.data(), temp.data(), out.h.data(), out.weights.data(), out.ids.data()};
+    std::vector<void*> args = {x.data(),     norm.data(),        tiled.data(),  temp.data(),
+                               out.h.data(), out.weights.data(), out.ids.data()};
     alignas(64) unsigned char shared[64] = {};
     std::vector<std::thread> threads;
     for (int i = 0; i < 3; ++i)
@@ -152,19 +158,20 @@ struct ExpertsCase {
   bool shared;
   int shared_inter;
   bool residual;
-  DType type, y;
+  DType type, w, y;
 };
 const ExpertsCase kExpertsCases[] = {
-    {"tiles exactly", 32, 8, 2, 16, false, 0, false, kF, kF},
-    {"odd", 40, 7, 2, 24, false, 0, true, kF, kF},
-    {"up rows inside a tile", 33, 5, 3, 9, true, 13, true, kF, kF},
-    {"up rows across tiles", 20, 4, 4, 29, true, 40, false, kF, kF},
-    {"bf16", 48, 6, 2, 32, true, 16, true, kB, kB},
-    {"bf16, odd, partial sums", 45, 6, 2, 20, true, 20, false, kB, kF},
-    {"no routed channels", 40, 7, 2, 0, true, 24, true, kF, kF},
-    {"no shared channels", 40, 7, 2, 24, true, 0, true, kF, kF},
-    {"one expert", 40, 1, 1, 24, false, 0, false, kF, kF},
-    {"many output tiles", 150, 3, 2, 17, true, 5, true, kF, kF},
+    {"tiles exactly", 32, 8, 2, 16, false, 0, false, kF, kF, kF},
+    {"odd", 40, 7, 2, 24, false, 0, true, kF, kF, kF},
+    {"up rows inside a tile", 33, 5, 3, 9, true, 13, true, kF, kF, kF},
+    {"up rows across tiles", 20, 4, 4, 29, true, 40, false, kF, kF, kF},
+    {"bf16", 48, 6, 2, 32, true, 16, true, kB, kB, kB},
+    {"bf16, odd, partial sums", 45, 6, 2, 20, true, 20, false, kB, kB, kF},
+    {"no routed channels", 40, 7, 2, 0, true, 24, true, kF, kF, kF},
+    {"no shared channels", 40, 7, 2, 24, true, 0, true, kF, kF, kF},
+    {"one expert", 40, 1, 1, 24, false, 0, false, kF, kF, kF},
+    {"f32 rows, bf16 weights", 40, 7, 2, 24, true, 24, true, kF, kB, kF},
+    {"many output tiles", 150, 3, 2, 17, true, 5, true, kF, kF, kF},
 };
 
 struct Experts {
@@ -174,7 +181,8 @@ struct Experts {
   Array gate_up_tiled, down_tiled, shared_gate_tiled, shared_up_tiled, shared_down_tiled, scalar_tiled;
 
   Experts(const ExpertsCase& c, int count, uint64_t seed)
-      : spec{c.hidden, c.experts, 0, c.top_k, c.inter, c.shared, c.shared_inter, c.residual, c.type, c.type, c.y}, tokens(count) {
+      : spec{c.hidden, c.experts, 0, c.top_k, c.inter, c.shared, c.shared_inter, c.residual, c.type, c.w, c.y},
+        tokens(count) {
     Random random(seed);
     const double in = 2 / std::sqrt(c.hidden), out = c.inter > 0 ? 2 / std::sqrt(c.inter) : 0;
     x = Array(c.type, random.Fill(1LL * tokens * c.hidden, 2));
@@ -189,8 +197,8 @@ struct Experts {
     }
     weights = Array(kF, w), ids = Array(DType::kI32, e);
     auto matrix = [&](int64_t rows, int64_t cols, double scale, Array* plain, Array* tiled, int64_t experts = 1) {
-      *plain = Array(c.type, random.Fill(experts * rows * cols, scale));
-      *tiled = Tile16(c.type, rows, cols, plain->Get(), experts);
+      *plain = Array(c.w, random.Fill(experts * rows * cols, scale));
+      *tiled = Tile16(c.w, rows, cols, plain->Get(), experts);
     };
     matrix(2LL * c.inter, c.hidden, in, &gate_up, &gate_up_tiled, c.experts);
     matrix(c.hidden, c.inter, out, &down, &down_tiled, c.experts);
@@ -226,7 +234,8 @@ struct Experts {
     for (double id : ids.Get()) picks.push_back(static_cast<int32_t>(id));
     Values y(1LL * tokens * hidden, 0.0), in = x.Get();
     if (inter > 0)
-      reference::Experts(in.data(), weights.Get().data(), picks.data(), WeightOf(gate_up, 2LL * spec.experts * inter, hidden),
+      reference::Experts(in.data(), weights.Get().data(), picks.data(),
+                         WeightOf(gate_up, 2LL * spec.experts * inter, hidden),
                          WeightOf(down, 1LL * spec.experts * hidden, inter), y.data(), tokens, spec.top_k,
                          spec.first_expert, spec.experts);
     if (spec.shared) {
@@ -238,7 +247,8 @@ struct Experts {
       reference::Linear(in.data(), WeightOf(scalar, 1, hidden), scalars.data(), tokens);
       reference::Combine(Values(y).data(), s.data(), scalars.data(), y.data(), tokens, hidden);
     }
-    if (spec.residual) reference::Add(Values(y).data(), residual.Get().data(), y.data(), static_cast<int64_t>(y.size()));
+    if (spec.residual)
+      reference::Add(Values(y).data(), residual.Get().data(), y.data(), static_cast<int64_t>(y.size()));
     return y;
   }
 };
@@ -253,7 +263,8 @@ TEST_P(ExpertsTest, AgreesWithTheOracleOnEveryNumberOfThreads) {
       const Array y = e.Run(GetParam(), 1);
       ExpectNear(y.Get(), e.Want(), Tolerance(c.y, 16.0 * (c.hidden + c.inter)), "y");
       for (int threads : kThreads)
-        for (bool backwards : {false, true}) EXPECT_TRUE(e.Run(GetParam(), threads, backwards) == y) << threads << " threads";
+        for (bool backwards : {false, true})
+          EXPECT_TRUE(e.Run(GetParam(), threads, backwards) == y) << threads << " threads";
     }
 }
 
@@ -288,13 +299,14 @@ TEST_P(ExpertsTest, TheOrderOfPicksIsNotTheOrderOfTheSum) {
 
 TEST_P(ExpertsTest, RanksOfExpertsAddUp) {
   // Experts 0-2, none, 3-6: what the ranks return sums to the whole.
-  const ExpertsCase c{"whole", 40, 7, 3, 24, false, 0, false, kF, kF};
+  const ExpertsCase c{"whole", 40, 7, 3, 24, false, 0, false, kF, kF, kF};
   Experts whole(c, 9, 3);
   Values sum(9 * 40, 0.0);
   for (auto [first, count] : {std::pair{0, 3}, {3, 0}, {3, 4}}) {
     Experts rank = whole;
     rank.spec.first_expert = first, rank.spec.experts = count;
-    Values gate_up = whole.gate_up.Get(first * 48LL * 40, count * 48LL * 40), down = whole.down.Get(first * 40LL * 24, count * 40LL * 24);
+    Values gate_up = whole.gate_up.Get(first * 48LL * 40, count * 48LL * 40),
+           down = whole.down.Get(first * 40LL * 24, count * 40LL * 24);
     rank.gate_up_tiled = Tile16(kF, 48, 40, gate_up, count);
     rank.down_tiled = Tile16(kF, 40, 24, down, count);
     Values part = rank.Run(GetParam(), 2).Get();

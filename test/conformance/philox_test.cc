@@ -16,10 +16,11 @@ TEST(Philox, KnownAnswers) {
     unsigned counter[4], key[2], want[4];
   };
   // kat_vectors of Random123, philox4x32 10.
-  const Answer answers[] = {
-      {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-      {{~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}};
+  const Answer answers[] = {{{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+                            {{~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+                            {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+                             {0xa4093822, 0x299f31d0},
+                             {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}};
   for (const Answer& a : answers) {
     PhiloxWords words = Philox4x32({{a.counter[0], a.counter[1], a.counter[2], a.counter[3]}}, a.key[0], a.key[1]);
     for (int i = 0; i < 4; ++i) EXPECT_EQ(words.w[i], a.want[i]);
@@ -58,7 +59,8 @@ TEST(Draw, ReachesTheWholeTail) {
 }
 
 TEST(Draw, TheBoundIsOne) {
-  for (unsigned word : {0u, 1u, 2u, ~0u, ~0u - 1, 0x7fffffffu, 0x80000000u}) EXPECT_LE(GumbelOfWord(word), GumbelBound(word)) << word;
+  for (unsigned word : {0u, 1u, 2u, ~0u, ~0u - 1, 0x7fffffffu, 0x80000000u})
+    EXPECT_LE(GumbelOfWord(word), GumbelBound(word)) << word;
   for (uint64_t word = 1; word < 1ull << 32; word += word / 300 + 1)
     ASSERT_LE(GumbelOfWord(static_cast<unsigned>(word)), GumbelBound(static_cast<unsigned>(word))) << word;
 }

@@ -68,7 +68,9 @@ TEST(PlanCorrupt, SpoiledRootsAreRefusedOrWhole) {
       if (!plan.ok()) continue;
       ++passed;
       ASSERT_TRUE(SerializePlan(*plan).ok()) << at;
-      if (passed % 50 == 0) ASSERT_FALSE(DumpJson(*plan).empty() || DumpMemory(*plan).empty());
+      if (passed % 50 == 0) {
+        ASSERT_FALSE(DumpJson(*plan).empty() || DumpMemory(*plan).empty());
+      }
     }
   EXPECT_GT(passed, 0);  // names, figures and so on
 }
@@ -99,8 +101,8 @@ TEST(PlanCorrupt, Headers) {
   EXPECT_EQ(with([](FileHeader& h) { h.root_offset = 128; }), "p, section header: the root is at byte 128, want 64");
   EXPECT_EQ(with([](FileHeader& h) { h.file_bytes = uint64_t{1} << 63; }),
             "p, section header: the file has " + size + " bytes, want 9223372036854775808");
-  for (uint64_t bytes : {uint64_t{file.size()}, uint64_t{1} << 31, uint64_t{1} << 32, uint64_t{1} << 63, ~uint64_t{0},
-                         ~uint64_t{63}})
+  for (uint64_t bytes :
+       {uint64_t{file.size()}, uint64_t{1} << 31, uint64_t{1} << 32, uint64_t{1} << 63, ~uint64_t{0}, ~uint64_t{63}})
     EXPECT_EQ(with([&](FileHeader& h) { h.root_bytes = bytes; }),
               "p, section header: the root has " + std::to_string(bytes) + " bytes, but the file has " + size +
                   " and the limit is 1073741824");
@@ -127,12 +129,12 @@ TEST(PlanCorrupt, Blobs) {
     EXPECT_EQ(with(0, [&](fb::Blob& b) { b.mutate_offset(offset); }),
               "p, section blobs: blob 0 is at byte " + std::to_string(offset) + ", want " + at);
   for (uint64_t bytes : {uint64_t{1000}, uint64_t{1} << 32, uint64_t{1} << 63, ~uint64_t{0}, ~uint64_t{0} - first})
-    EXPECT_EQ(with(0, [&](fb::Blob& b) { b.mutate_bytes(bytes); }),
-              "p, section blobs: blob 0 has " + std::to_string(bytes) + " bytes at byte " + at + ", but the file has " +
-                  size);
-  EXPECT_EQ(with(1, [&](fb::Blob& b) { b.mutate_bytes(1); }),
-            "p, section blobs: the last one ends at byte " + std::to_string(file.size() - 1) + ", but the file has " +
-                size);
+    EXPECT_EQ(with(0, [&](fb::Blob& b) { b.mutate_bytes(bytes); }), "p, section blobs: blob 0 has " +
+                                                                        std::to_string(bytes) + " bytes at byte " + at +
+                                                                        ", but the file has " + size);
+  EXPECT_EQ(
+      with(1, [&](fb::Blob& b) { b.mutate_bytes(1); }),
+      "p, section blobs: the last one ends at byte " + std::to_string(file.size() - 1) + ", but the file has " + size);
   EXPECT_EQ(with(1, [&](fb::Blob& b) { b.mutate_kind(fb::BlobKind(9)); }),
             "p, section blobs: a kind is 9, the last one known is 4");
   std::vector<uint8_t> spoiled = file;
@@ -159,7 +161,8 @@ TEST(PlanCorrupt, HostileValues) {
        [](Plan& p) { p.programs[0].steps[0].kernel = 7; }},
       {"steps: program step, rank 0: step 0 runs kernel 2147483647, but the plan has 7",
        [](Plan& p) { p.programs[0].steps[0].kernel = kInt32Max; }},
-      {"steps: bytes of a step is -1, want 0 to 9223372036854775807", [](Plan& p) { p.programs[0].steps[0].bytes = -1; }},
+      {"steps: bytes of a step is -1, want 0 to 9223372036854775807",
+       [](Plan& p) { p.programs[0].steps[0].bytes = -1; }},
       {"steps: flops of a step is -9223372036854775808, want 0 to 9223372036854775807",
        [](Plan& p) { p.programs[0].steps[0].flops = std::numeric_limits<int64_t>::min(); }},
       {"steps: a kind is 2, the last one known is 1", [](Plan& p) { p.programs[0].steps[0].kind = StepKind(2); }},
@@ -256,11 +259,15 @@ TEST(PlanCorrupt, HostileValues) {
       {"weights: embed has an alternative without pieces",
        [](Plan& p) { p.weights[0].alternatives[0].pieces.clear(); }},
       {"weights: embed: an alternative fills 5120 elements of 2560",
-       [](Plan& p) { auto& pieces = p.weights[0].alternatives[0].pieces; pieces.push_back(pieces[0]); }},
+       [](Plan& p) {
+         auto& pieces = p.weights[0].alternatives[0].pieces;
+         pieces.push_back(pieces[0]);
+       }},
       {"weights: embed: an alternative fills 2528 elements of 2560",
        [](Plan& p) { p.weights[0].alternatives[0].pieces[0].rows = 79; }},
       {"weights: a group is 3, the last one known is 2", [](Plan& p) { p.weights[0].group = Group(3); }},
-      {"weights: a transform is 255, the last one known is 2", [](Plan& p) { p.weights[0].transform = Transform(255); }},
+      {"weights: a transform is 255, the last one known is 2",
+       [](Plan& p) { p.weights[0].transform = Transform(255); }},
       {"weights: a piece's type is 255, the last one known is 15",
        [](Plan& p) { p.weights[0].alternatives[0].pieces[0].dtypes = {"Q4_K"}; }},
       {"weights: final_norm, tensor {P}norm.weight: type \"U64\" is unknown",
@@ -289,7 +296,8 @@ TEST(PlanCorrupt, HostileValues) {
       {"packed: entry 0 is of rank 1, but the plan has 1", [](Plan& p) { p.packed[0].rank = 1; }},
       {"packed: a layout is 3, the last one known is 2", [](Plan& p) { p.packed[0].layout = Layout(3); }},
       {"packed: entry 0 (embed) has 5121 bytes, 5120 net; want 5120 and 5120", [](Plan& p) { ++p.packed[0].bytes; }},
-      {"packed: entry 0 (embed) has 5120 bytes, -1 net; want 5120 and 5120", [](Plan& p) { p.packed[0].net_bytes = -1; }},
+      {"packed: entry 0 (embed) has 5120 bytes, -1 net; want 5120 and 5120",
+       [](Plan& p) { p.packed[0].net_bytes = -1; }},
       {"packed: entry 0: embed has 2 dimensions, but 1 lists of slices", [](Plan& p) { p.packed[0].slices = {{}}; }},
       {"packed: entry 0: embed slices [0, 81) of dimension 0 after 0, which has 80 rows",
        [](Plan& p) { p.packed[0].slices = {{{0, 81}}, {}}; }},
@@ -301,8 +309,10 @@ TEST(PlanCorrupt, HostileValues) {
        [](Plan& p) { p.packed[0].slices = {{{0, 2}, {1, 3}}, {}}; }},
       {"packed: entry 0: embed slices [0, 9223372036854775807) of dimension 0 after 0, which has 80 rows",
        [](Plan& p) { p.packed[0].slices = {{{0, kInt64Max}}, {}}; }},
-      {"packed: entry 0 has 65 slices of a dimension, at most 64", [](Plan& p) { p.packed[0].slices = {std::vector<Range>(65), {}}; }},
-      {"packed: entry 3: final_norm is a vector, tiles need a matrix", [](Plan& p) { p.packed[3].layout = Layout::kTile16; }},
+      {"packed: entry 0 has 65 slices of a dimension, at most 64",
+       [](Plan& p) { p.packed[0].slices = {std::vector<Range>(65), {}}; }},
+      {"packed: entry 3: final_norm is a vector, tiles need a matrix",
+       [](Plan& p) { p.packed[3].layout = Layout::kTile16; }},
       // State.
       {"state: there are 0 states, but 1 ranks", [](Plan& p) { p.states.clear(); }},
       {"state: rank 0 has 2 rows, 8 to fold, 11 in the ring, 5 in the convolution; want 2, 8, 10, 5",
@@ -318,13 +328,16 @@ TEST(PlanCorrupt, HostileValues) {
        [](Plan& p) { p.states[0].conv_bytes += 64; }},
       {"state: layer layers.1.attn of rank 0 has 2048 bytes at byte 64; the one before ends at 0, a page has 2048",
        [](Plan& p) { p.states[0].kv_layers[0].offset = 64, p.states[0].page_bytes = 2048; }},
-      {"state: layer mtp.layers.0.attn of rank 0 has 2048 bytes at byte 1984; the one before ends at 2048, a page has 4096",
+      {"state: layer mtp.layers.0.attn of rank 0 has 2048 bytes at byte 1984; the one before ends at 2048, a page has "
+       "4096",
        [](Plan& p) { p.states[0].kv_layers[1].offset = 1984; }},
       {"state: layer layers.1.attn of rank 0 has 2048 bytes at byte 1; the one before ends at 0, a page has 4096",
        [](Plan& p) { p.states[0].kv_layers[0].offset = 1; }},
-      {"state: layer layers.1.attn of rank 0 has 2048 bytes at byte 9223372036854775744; the one before ends at 0, a page has 4096",
+      {"state: layer layers.1.attn of rank 0 has 2048 bytes at byte 9223372036854775744; the one before ends at 0, a "
+       "page has 4096",
        [](Plan& p) { p.states[0].kv_layers[0].offset = kInt64Max - 63; }},
-      {"state: kv_heads is 2147483647, want 0 to 65536", [](Plan& p) { p.states[0].kv_layers[0].kv_heads = kInt32Max; }},
+      {"state: kv_heads is 2147483647, want 0 to 65536",
+       [](Plan& p) { p.states[0].kv_layers[0].kv_heads = kInt32Max; }},
       {"state: head_dim is 0, want 1 to 65536", [](Plan& p) { p.states[0].kv_layers[0].head_dim = 0; }},
       {"state: value_heads is -1, want 0 to 65536", [](Plan& p) { p.states[0].delta_layers[0].value_heads = -1; }},
       {"state: layer layers.0.gdn of rank 0 has 2 value heads, not a multiple of its 3 key heads",
@@ -341,7 +354,8 @@ TEST(PlanCorrupt, HostileValues) {
        [](Plan& p) { p.model.max_model_len = int64_t{1} << 31; }},
       {"model: an eos id is -1, want 0 to 2147483647", [](Plan& p) { p.model.eos_ids = {-1}; }},
       {"model: weights_dir is absolute, want relative to the plan", [](Plan& p) { p.model.weights_dir = "/w"; }},
-      {"capacity: max_num_seqs is 2147483647, want 1 to 16777216", [](Plan& p) { p.capacity.max_num_seqs = kInt32Max; }},
+      {"capacity: max_num_seqs is 2147483647, want 1 to 16777216",
+       [](Plan& p) { p.capacity.max_num_seqs = kInt32Max; }},
       {"capacity: max_rows is 0, want 1 to 1024", [](Plan& p) { p.capacity.max_rows = 0; }},
       {"capacity: max_logit_rows is 17, want 0 to 16", [](Plan& p) { p.capacity.max_logit_rows = 17; }},
       {"plan: tp is 9, want 1 to 8", [](Plan& p) { p.tp = 9; }},
@@ -357,8 +371,9 @@ TEST(PlanCorrupt, HostileValues) {
     EXPECT_EQ(status.message(), "p, section " + hostile.message);
     EXPECT_EQ(status.ExitCode(), 3) << hostile.message;
     // The writer's caller has our enums: a value outside of them is never looked at.
-    if (hostile.message.find("the last one known") == std::string::npos)
+    if (hostile.message.find("the last one known") == std::string::npos) {
       EXPECT_EQ(SerializePlan(plan).status().code(), StatusCode::kInternal) << hostile.message;
+    }
   }
 }
 
@@ -387,14 +402,19 @@ TEST(PlanCorrupt, SchemeIsForAnotherBuild) {
   EXPECT_EQ(status.message(), "p, section weights: embed has scheme \"int4_g128\", this build has plain weights only");
 }
 
-// --- What the writer cannot make --------------------------------------------------------------------------------------
+// --- What the writer cannot make
+// --------------------------------------------------------------------------------------
 
 using flatbuffers::FlatBufferBuilder;
 using flatbuffers::Offset;
 
 std::vector<uint8_t> Wrap(FlatBufferBuilder& b) {
-  FileHeader header{.version = kPlanVersion, .flags = 0, .file_bytes = kRootOffset + b.GetSize(),
-                    .root_offset = kRootOffset, .root_bytes = b.GetSize(), .root_xxh3 = 0};
+  FileHeader header{.version = kPlanVersion,
+                    .flags = 0,
+                    .file_bytes = kRootOffset + b.GetSize(),
+                    .root_offset = kRootOffset,
+                    .root_bytes = b.GetSize(),
+                    .root_xxh3 = 0};
   std::memcpy(header.magic, kMagic, sizeof(header.magic));
   std::vector<uint8_t> file(header.file_bytes);
   std::memcpy(file.data(), &header, sizeof(header));
@@ -443,7 +463,8 @@ TEST(PlanCorrupt, SharedTablesDoNotUnfold) {
   auto pieces = b.CreateVector(std::vector<Offset<fb::Piece>>(2000, piece));
   auto alternative = fb::CreateAlternative(b, pieces);
   auto alternatives = b.CreateVector(std::vector<Offset<fb::Alternative>>(2000, alternative));
-  auto weight = fb::CreateWeight(b, text, text, fb::DType::F32, none, fb::Group::Model, fb::Transform::None, alternatives);
+  auto weight =
+      fb::CreateWeight(b, text, text, fb::DType::F32, none, fb::Group::Model, fb::Transform::None, alternatives);
   const std::vector<uint8_t> file = RootWith(b, {}, std::vector<Offset<fb::Weight>>(2000, weight));
   EXPECT_EQ(Read(file, kNoSums).message(), "p, section root: its offsets and sizes do not fit together");
 }
@@ -477,7 +498,9 @@ TEST(PlanCorrupt, FuzzerSeedsAreCurrent) {
     const std::vector<uint8_t> want = EncodeUnchecked(MakeTestPlan(tp));
     const std::string_view bytes(reinterpret_cast<const char*>(want.data()), want.size());
     const std::string path = QWEN_SOURCE_DIR "/test/fuzz/corpus/fuzz_plan/tp" + std::to_string(tp) + ".plan";
-    if (getenv("QWEN_UPDATE")) ASSERT_TRUE(WriteFileAtomic(path, bytes, true).ok());
+    if (getenv("QWEN_UPDATE")) {
+      ASSERT_TRUE(WriteFileAtomic(path, bytes, true).ok());
+    }
     StatusOr<std::string> seed = ReadFile(path, 1 << 20);
     ASSERT_TRUE(seed.ok()) << seed.status().message();
     EXPECT_TRUE(*seed == bytes) << "QWEN_UPDATE=1 writes " << path << " anew";

@@ -46,9 +46,9 @@ TEST(SafetensorsCorrupt, GoodHeadersPass) {
 TEST(SafetensorsCorrupt, Lengths) {
   EXPECT_EQ(ParseSafetensorsHeader({}, 0, "f").status().message(), "f: has 0 bytes, too few for a safetensors file");
   const uint8_t seven[7] = {};
-  EXPECT_EQ(ParseSafetensorsHeader(seven, 7, "f").status().message(),
-            "f: has 7 bytes, too few for a safetensors file");
-  EXPECT_EQ(Parse("{}", 0, 100'000'001).status().message(), "f: its header has 100000001 bytes, the limit is 100000000");
+  EXPECT_EQ(ParseSafetensorsHeader(seven, 7, "f").status().message(), "f: has 7 bytes, too few for a safetensors file");
+  EXPECT_EQ(Parse("{}", 0, 100'000'001).status().message(),
+            "f: its header has 100000001 bytes, the limit is 100000000");
   EXPECT_EQ(Parse("{}", 0, std::numeric_limits<int64_t>::max()).status().message(),
             "f: its header has 9223372036854775807 bytes, the limit is 100000000");
   EXPECT_EQ(Parse("{}", 0, 3).status().message(), "f: its header ends at byte 11, but the file has 10");
@@ -79,7 +79,8 @@ TEST(SafetensorsCorrupt, Entries) {
   EXPECT_EQ(tensor("{\"dtype\":5,\"shape\":[2],\"data_offsets\":[0,8]}"), where + "has no dtype");
   EXPECT_EQ(tensor("{\"dtype\":\"F32\",\"data_offsets\":[0,8]}"), where + "has no shape");
   EXPECT_EQ(tensor("{\"dtype\":\"F32\",\"shape\":[2]}"), where + "has no pair of data_offsets");
-  EXPECT_EQ(tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,9]}"), where + "has no pair of data_offsets");
+  EXPECT_EQ(tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,9]}"),
+            where + "has no pair of data_offsets");
   auto shaped = [&](const std::string& shape, const std::string& offsets, const std::string& dtype = "F32") {
     return tensor("{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}");
   };
@@ -89,9 +90,11 @@ TEST(SafetensorsCorrupt, Entries) {
   EXPECT_EQ(shaped("[18446744073709551615]", "[0,8]"), where + "has a dimension that is no integer from 0 on");
   EXPECT_EQ(shaped("[4294967296,4294967296]", "[0,8]"),
             where + "has the shape [4294967296, 4294967296], which is too large");
-  EXPECT_EQ(shaped("[9223372036854775807]", "[0,8]"), where + "has the shape [9223372036854775807], which is too large");
+  EXPECT_EQ(shaped("[9223372036854775807]", "[0,8]"),
+            where + "has the shape [9223372036854775807], which is too large");
   // 2^62 * 4 bytes wraps to 0, 2^61 + 1 elements of 8 bytes to 8.
-  EXPECT_EQ(shaped("[4611686018427387904]", "[0,0]"), where + "has the shape [4611686018427387904], which is too large");
+  EXPECT_EQ(shaped("[4611686018427387904]", "[0,0]"),
+            where + "has the shape [4611686018427387904], which is too large");
   EXPECT_EQ(shaped("[2305843009213693953]", "[0,8]", "F64"),
             where + "has the shape [2305843009213693953], which is too large");
   std::string many = "[1";
@@ -142,8 +145,9 @@ TEST(SafetensorsCorrupt, EveryTruncationAndFlipIsSurvived) {
     for (int bit = 0; bit < 8; ++bit) {
       file[at] ^= 1 << bit;
       StatusOr<SafetensorsHeader> parsed = ParseSafetensorsHeader(file, static_cast<int64_t>(file.size()), "f");
-      if (parsed.ok())  // a letter of a name
+      if (parsed.ok()) {  // a letter of a name
         for (const TensorInfo& info : parsed->tensors) EXPECT_LE(info.end, static_cast<int64_t>(file.size()));
+      }
       file[at] ^= 1 << bit;
     }
 }

@@ -1,7 +1,7 @@
 // A pass may move work, never change it: every program of every small model gives the same numbers before and after.
 //
-// Fusions keep the ops, so they must keep the bits (bf16, with every rounding). Sharding changes the order of sums, so it
-// is judged without any rounding, in double, where only a wrong slice, head or share is left to see.
+// Fusions keep the ops, so they must keep the bits (bf16, with every rounding). Sharding changes the order of sums, so
+// it is judged without any rounding, in double, where only a wrong slice, head or share is left to see.
 #include "compiler/import/Import.h"
 #include "compiler/reference/Interpreter.h"
 #include "compiler/reference/RandomInputs.h"
@@ -24,23 +24,15 @@ namespace {
 
 using reference::Batch;
 
-constexpr const char *kGoldens[] = {"qwen3-a",  "qwen3-b",  "qwen3-c",  "qwen3_moe-a",   "qwen3_moe-b",   "qwen3_next-a",
-                                    "qwen3_next-b", "qwen3_5-a", "qwen3_5-b", "qwen3_5-c", "qwen3_5_moe-a", "qwen3_5_moe-b"};
+constexpr const char *kGoldens[] = {"qwen3-a",     "qwen3-b",      "qwen3-c",       "qwen3_moe-a",
+                                    "qwen3_moe-b", "qwen3_next-a", "qwen3_next-b",  "qwen3_5-a",
+                                    "qwen3_5-b",   "qwen3_5-c",    "qwen3_5_moe-a", "qwen3_5_moe-b"};
 
 // In pipeline order. dispatch-remaining is the last.
-constexpr const char *kFusions[] = {"fuse-all-reduce",
-                                    "fuse-experts",
-                                    "fuse-router",
-                                    "fuse-gated-delta-net",
-                                    "fuse-attention",
-                                    "fuse-gate-up",
-                                    "fuse-input-projections",
-                                    "fuse-gated-norm-out",
-                                    "fuse-norm-linear",
-                                    "fuse-residual",
-                                    "fuse-lm-head",
-                                    "fuse-add-rms-norm",
-                                    "dispatch-remaining"};
+constexpr const char *kFusions[] = {
+    "fuse-all-reduce", "fuse-experts",           "fuse-router",         "fuse-gated-delta-net", "fuse-attention",
+    "fuse-gate-up",    "fuse-input-projections", "fuse-gated-norm-out", "fuse-norm-linear",     "fuse-residual",
+    "fuse-lm-head",    "fuse-add-rms-norm",      "dispatch-remaining"};
 
 std::string goldenConfig(const std::string &name) { return std::string(QWEN_SOURCE_DIR) + "/test/golden/" + name; }
 
@@ -131,7 +123,8 @@ template <class Real> Results<Real> runCalls(ModuleOp module) {
 }
 
 template <class Real>
-void expectSameBits(const reference::Outputs<Real> &got, const reference::Outputs<Real> &want, const std::string &where) {
+void expectSameBits(const reference::Outputs<Real> &got, const reference::Outputs<Real> &want,
+                    const std::string &where) {
   ASSERT_EQ(got.size(), want.size()) << where;
   for (const auto &[name, tensor] : want) {
     const auto &other = got.at(name);
@@ -141,7 +134,8 @@ void expectSameBits(const reference::Outputs<Real> &got, const reference::Output
   }
 }
 
-template <class Real> void expectSameBits(const Results<Real> &got, const Results<Real> &want, const std::string &where) {
+template <class Real>
+void expectSameBits(const Results<Real> &got, const Results<Real> &want, const std::string &where) {
   ASSERT_EQ(got.size(), want.size()) << where;
   for (size_t call = 0; call < want.size(); ++call) {
     ASSERT_EQ(got[call].size(), want[call].size()) << where;
@@ -265,6 +259,26 @@ TEST_P(SameNumbers, NotWithoutACollective) {
   }
 }
 
+// What a layer costs in barriers: five regions, dense or with experts, whichever mixer it has.
+TEST_P(SameNumbers, AndFiveDispatchesALayer) {
+  OwningOpRef<ModuleOp> module = import(goldenConfig(GetParam()), "bf16");
+  ASSERT_TRUE(module);
+  OwningOpRef<ModuleOp> fused = after(*module, "shard-tensor-parallel,fuse,verify-stage{stage=fuse}");
+  for (auto program : fused->getOps<func::FuncOp>()) {
+    std::map<std::string, int> perLayer;
+    for (auto dispatch : program.front().getOps<ir::kernel::DispatchOp>()) {
+      StringRef origin = dispatch.getOriginAttr().getValue();
+      size_t at = origin.find("layers.");
+      if (at != StringRef::npos)
+        ++perLayer[origin.substr(0, origin.find('.', at + 7)).str()];
+    }
+    bool isDraft = program.getName() == "draft_mtp";
+    EXPECT_EQ(int64_t(perLayer.size()), isDraft ? 1 : dimension(*module, "layers"));
+    for (const auto &[layer, count] : perLayer)
+      EXPECT_EQ(count, 5) << program.getName().str() << ", " << layer;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Goldens, SameNumbers, testing::ValuesIn(kGoldens), [](const auto &info) {
   std::string name = info.param;
   std::replace(name.begin(), name.end(), '-', '_');
@@ -278,7 +292,8 @@ std::string writeDrafter(const std::string &name, const std::string &architectur
     "hidden_size": 72, "vocab_size": 137, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2,
     "head_dim": 16, "intermediate_size": 88, "rms_norm_eps": 1e-6, "rope_theta": 10000, "hidden_act": "silu",
     "max_position_embeddings": 4096, "num_target_layers": 4, "block_size": 4,
-    "dflash_config": {"mask_token_id": 130, "target_layer_ids": [1, 3])" << more << "}}";
+    "dflash_config": {"mask_token_id": 130, "target_layer_ids": [1, 3])"
+                      << more << "}}";
   return path;
 }
 

@@ -1,5 +1,5 @@
-// Every rank reads all ranks' partial rows and adds them in rank order, so all hold the same bits and nobody waits for a
-// leader. A thread owns whole rows: the norm needs them.
+// Every rank reads all ranks' partial rows and adds them in rank order, so all hold the same bits and nobody waits for
+// a leader. A thread owns whole rows: the norm needs them.
 
 inline void AllReduce(const void* spec, const Launch& l) {
   const AllReduceSpec& s = *static_cast<const AllReduceSpec*>(spec);
@@ -16,8 +16,10 @@ inline void AllReduce(const void* spec, const Launch& l) {
       StorePart(row + i, sum, run);
     });
     if (!s.norm) continue;
-    RmsNormRow(s.y_type, row, static_cast<const float*>(l.args[kReduceNormWeight]), s.channels, s.eps, s.round_first, row);
-    ForRuns(s.channels, [&](int i, int run) { StoreTyped(s.y_type, l.args[kReduceY], first + i, LoadPart(row + i, run), run); });
+    RmsNormRow(s.y_type, row, static_cast<const float*>(l.args[kReduceNormWeight]), s.channels, s.eps, s.round_first,
+               row);
+    ForRuns(s.channels,
+            [&](int i, int run) { StoreTyped(s.y_type, l.args[kReduceY], first + i, LoadPart(row + i, run), run); });
   }
 }
 

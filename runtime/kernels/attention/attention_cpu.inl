@@ -15,14 +15,16 @@ QWEN_INLINE void SinCos(float angle, float* sin, float* cos) {
   double r = x - (shifted - 6755399441055744.0) * 1.5707963267948966;
   double z = r * r;
   double s = r + r * z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 - z * (1.0 / 39916800)))));
-  double c = 1 + z * (-0.5 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z * (1.0 / 479001600))))));
+  double c =
+      1 +
+      z * (-0.5 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z * (1.0 / 479001600))))));
   double a = quadrant & 1 ? c : s, b = quadrant & 1 ? s : c;
   *sin = static_cast<float>(quadrant & 2 ? -a : a);
   *cos = static_cast<float>((quadrant + 1) & 2 ? -b : b);
 }
 
 struct AttnSpace {
-  float *head, *sin, *cos;        // [head_dim], [freqs], [freqs]
+  float *head, *sin, *cos;          // [head_dim], [freqs], [freqs]
   float *q, *sum, *highest, *norm;  // [rows][group]: [head_dim], [head_dim], one, one
   int d16;
 };
@@ -67,8 +69,8 @@ inline void AttnAppend(const AttentionSpec& s, const Launch& l, const AttnSpace&
     WidenRow(s.type, l.args[kAttnK], from, s.head_dim, w.head);
     // Rounded once, as it goes into the cache.
     if (s.qk_norm)
-      RmsNormRow(s.round_first ? s.type : DType::kF32, DType::kF32, w.head, static_cast<const float*>(l.args[kAttnKNorm]),
-                 s.head_dim, s.eps, w.head);
+      RmsNormRow(s.round_first ? s.type : DType::kF32, DType::kF32, w.head,
+                 static_cast<const float*>(l.args[kAttnKNorm]), s.head_dim, s.eps, w.head);
     if (s.freqs > 0) {
       AttnAngles(s, w, position);
       AttnRotate(s, w, w.head);
@@ -79,8 +81,9 @@ inline void AttnAppend(const AttentionSpec& s, const Launch& l, const AttnSpace&
 
 /// Keys [begin, end) of a page for kHeads query heads of one row.
 template <DType kType, int kHeads>
-inline __attribute__((noinline)) void AttnPage(int head_dim, float scale, const void* keys, const void* values, int begin,
-                                               int end, const float* q, float* sum, float* highest, float* norm) {
+inline __attribute__((noinline)) void AttnPage(int head_dim, float scale, const void* keys, const void* values,
+                                               int begin, int end, const float* q, float* sum, float* highest,
+                                               float* norm) {
   const int d16 = RoundUp16(head_dim);
   float p[kHeads][kPageTokens], shrink[kHeads];
   for (int h = 0; h < kHeads; ++h)
@@ -122,11 +125,12 @@ inline __attribute__((noinline)) void AttnPage(int head_dim, float scale, const 
 }
 
 template <int kHeads>
-QWEN_INLINE void AttnPageOf(DType type, int head_dim, float scale, const void* keys, const void* values, int begin, int end,
-                            const float* q, float* sum, float* highest, float* norm) {
+QWEN_INLINE void AttnPageOf(DType type, int head_dim, float scale, const void* keys, const void* values, int begin,
+                            int end, const float* q, float* sum, float* highest, float* norm) {
   if (type == DType::kBF16)
     AttnPage<DType::kBF16, kHeads>(head_dim, scale, keys, values, begin, end, q, sum, highest, norm);
-  else AttnPage<DType::kF32, kHeads>(head_dim, scale, keys, values, begin, end, q, sum, highest, norm);
+  else
+    AttnPage<DType::kF32, kHeads>(head_dim, scale, keys, values, begin, end, q, sum, highest, norm);
 }
 
 /// The query heads `heads[0 .. group)` of rows [first, first + rows) of the sequence.
@@ -170,10 +174,12 @@ inline void AttnAttend(const AttentionSpec& s, const Launch& l, const AttnSpace&
         float* q = w.q + static_cast<long long>(item) * w.d16;
         float* sum = w.sum + static_cast<long long>(item) * w.d16;
         if (group - g >= 4) {
-          AttnPageOf<4>(s.cache_type, s.head_dim, s.scale, keys, values, begin, end, q, sum, w.highest + item, w.norm + item);
+          AttnPageOf<4>(s.cache_type, s.head_dim, s.scale, keys, values, begin, end, q, sum, w.highest + item,
+                        w.norm + item);
           g += 4;
         } else {
-          AttnPageOf<1>(s.cache_type, s.head_dim, s.scale, keys, values, begin, end, q, sum, w.highest + item, w.norm + item);
+          AttnPageOf<1>(s.cache_type, s.head_dim, s.scale, keys, values, begin, end, q, sum, w.highest + item,
+                        w.norm + item);
           g += 1;
         }
       }

@@ -109,8 +109,10 @@ QWEN_INLINE void DotGroupOf(const float* const* rows, int num_rows, const unsign
 template <class Put>
 QWEN_INLINE void DotGroup(DType type, const float* const* rows, int num_rows, const unsigned char* const* tiles,
                           int num_tiles, int k, Put put) {
-  if (type == DType::kBF16) DotGroupOf<DType::kBF16>(rows, num_rows, tiles, num_tiles, k, put);
-  else DotGroupOf<DType::kF32>(rows, num_rows, tiles, num_tiles, k, put);
+  if (type == DType::kBF16)
+    DotGroupOf<DType::kBF16>(rows, num_rows, tiles, num_tiles, k, put);
+  else
+    DotGroupOf<DType::kF32>(rows, num_rows, tiles, num_tiles, k, put);
 }
 
 /// put(row, tile, F16) for tiles [begin, end) of a weight of `k` columns.

@@ -17,6 +17,7 @@
 
 namespace qwen::kernels::QWEN_ISA {
 namespace {
+// clang-format off: each needs those before it
 #include "runtime/kernels/cpu/vec.inl"
 #include "runtime/kernels/cpu/gemm.inl"
 
@@ -31,6 +32,7 @@ namespace {
 #include "runtime/kernels/router/router_cpu.inl"
 
 #include "runtime/kernels/elementwise/elementwise_cpu.inl"  // uses lm_head's candidates
+// clang-format on
 }  // namespace
 
 const CpuBody kBodies[] = {

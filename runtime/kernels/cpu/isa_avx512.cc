@@ -1,3 +1,3 @@
-// The bodies built with -mavx512f and its byte, word, doubleword and short-vector parts, and the only one.
+// The bodies for AVX-512: the only file built with -mavx512f and its bw, dq and vl parts.
 #define QWEN_ISA avx512
 #include "runtime/kernels/cpu/isa.inl"

@@ -1,3 +1,3 @@
-// The bodies with the compiler's own flags: any x86-64, or any other machine.
+// The bodies for any machine: built with the compiler's own flags.
 #define QWEN_ISA base
 #include "runtime/kernels/cpu/isa.inl"

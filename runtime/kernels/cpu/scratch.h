@@ -7,12 +7,12 @@
 
 namespace qwen::kernels::cpu {
 
-inline constexpr int kRowChunk = 48;   // rows that share one pass over a weight tile from memory
-inline constexpr int kGdnBlock = 32;   // rows prepared at once
-inline constexpr int kGdnRows = 4;     // rows of S at once
-inline constexpr int kPageTokens = 32; // a page of the KV cache
-inline constexpr int kAttnRows = 8;    // query rows that share a page while it is in cache
-inline constexpr int kDownTiles = 4;   // output tiles of experts_down that share one pass over the activations
+inline constexpr int kRowChunk = 48;    // rows that share one pass over a weight tile from memory
+inline constexpr int kGdnBlock = 32;    // rows prepared at once
+inline constexpr int kGdnRows = 4;      // rows of S at once
+inline constexpr int kPageTokens = 32;  // a page of the KV cache
+inline constexpr int kAttnRows = 8;     // query rows that share a page while it is in cache
+inline constexpr int kDownTiles = 4;    // output tiles of experts_down that share one pass over the activations
 
 constexpr long long PadTo16(long long n) { return (n + 15) / 16 * 16; }
 
@@ -21,12 +21,13 @@ constexpr long long RowScratch(int channels) { return kRowChunk * PadTo16(channe
 
 constexpr long long GdnScratch(int key_heads, int value_heads, int key_dim, int value_dim, int width) {
   if (key_heads == 0) return 0;
-  long long ratio = value_heads / key_heads, dk16 = PadTo16(key_dim), dv16 = PadTo16(value_dim), rv16 = PadTo16(ratio * value_dim);
+  long long ratio = value_heads / key_heads, dk16 = PadTo16(key_dim), dv16 = PadTo16(value_dim),
+            rv16 = PadTo16(ratio * value_dim);
   long long row = 2 * dk16 + rv16;
-  return width * row + (width - 1 + kGdnBlock) * row    // taps, inputs
-         + kGdnBlock * (3 * dk16 + rv16 + dv16)         // q, k, k of the records, v, o
-         + kGdnRows * dk16 + ratio * value_dim * dk16   // rows of S, S between passes
-         + 3 * ratio * kGdnBlock;                       // gates
+  return width * row + (width - 1 + kGdnBlock) * row   // taps, inputs
+         + kGdnBlock * (3 * dk16 + rv16 + dv16)        // q, k, k of the records, v, o
+         + kGdnRows * dk16 + ratio * value_dim * dk16  // rows of S, S between passes
+         + 3 * ratio * kGdnBlock;                      // gates
 }
 
 /// `group`: the most query heads that share a KV head.

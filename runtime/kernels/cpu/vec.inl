@@ -22,7 +22,8 @@ typedef int NativeI __attribute__((vector_size(4 * kNativeLanes)));
 typedef unsigned NativeU __attribute__((vector_size(4 * kNativeLanes)));
 typedef unsigned short NativeH __attribute__((vector_size(2 * kNativeLanes)));
 
-// --- One register ------------------------------------------------------------------------------------------------------
+// --- One register
+// ------------------------------------------------------------------------------------------------------
 
 template <class V>
 QWEN_INLINE V LoadAs(const void* p) {
@@ -85,7 +86,8 @@ QWEN_INLINE NativeF Exp(NativeF x) {
 QWEN_INLINE float SumLanes(NativeF v) {
 #if defined(__AVX512F__)
   typedef float F8 __attribute__((vector_size(32)));
-  F8 v8 = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  F8 v8 = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+          __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
 #elif defined(__AVX2__)
   NativeF v8 = v;
 #endif
@@ -131,7 +133,8 @@ struct Make<NativeF> {
 QWEN_INLINE void Store(float* p, NativeF v) { StoreAs(p, v); }
 QWEN_INLINE void StoreBf16(unsigned short* p, NativeF v) { StoreAs(p, Narrow(v)); }
 
-// --- Several ------------------------------------------------------------------------------------------------------------
+// --- Several
+// ------------------------------------------------------------------------------------------------------------
 
 template <class H>
 struct Two {
@@ -229,7 +232,8 @@ QWEN_INLINE void StorePart(float* p, F16 v, int count) {
   for (int i = 0; i < count; ++i) p[i] = lanes[i];
 }
 
-// --- Element types ------------------------------------------------------------------------------------------------------
+// --- Element types
+// ------------------------------------------------------------------------------------------------------
 
 QWEN_INLINE float WidenOne(unsigned short h) {
   unsigned u = static_cast<unsigned>(h) << 16;
@@ -249,8 +253,10 @@ QWEN_INLINE float LoadOne(DType type, const void* p, long long i) {
   return type == DType::kBF16 ? WidenOne(static_cast<const unsigned short*>(p)[i]) : static_cast<const float*>(p)[i];
 }
 QWEN_INLINE void StoreOne(DType type, void* p, long long i, float x) {
-  if (type == DType::kBF16) static_cast<unsigned short*>(p)[i] = NarrowOne(x);
-  else static_cast<float*>(p)[i] = x;
+  if (type == DType::kBF16)
+    static_cast<unsigned short*>(p)[i] = NarrowOne(x);
+  else
+    static_cast<float*>(p)[i] = x;
 }
 /// Elements i to i + count, count <= 16; zeros behind.
 QWEN_INLINE F16 LoadTyped(DType type, const void* p, long long i, int count) {
@@ -300,7 +306,8 @@ QWEN_INLINE F16 Sigmoid(F16 x) { return Splat(1) / (Splat(1) + Exp(Splat(0) - x)
 QWEN_INLINE F16 Silu(F16 x) { return x / (Splat(1) + Exp(Splat(0) - x)); }
 inline float SigmoidOne(float x) { return 1.0f / (1.0f + __builtin_expf(-x)); }
 
-// --- Rows that several families share --------------------------------------------------------------------------------------
+// --- Rows that several families share
+// --------------------------------------------------------------------------------------
 
 /// y = x * rsqrt(mean(x^2) + eps) * w, rounded to `last`, and to `first` before the weight. x == y allowed.
 inline void RmsNormRow(DType first, DType last, const float* x, const float* w, int count, float eps, float* y) {
@@ -315,7 +322,8 @@ inline void RmsNormRow(DType type, const float* x, const float* w, int count, fl
   RmsNormRow(round_first ? type : DType::kF32, type, x, w, count, eps, y);
 }
 
-// --- Division of work -------------------------------------------------------------------------------------------------------
+// --- Division of work
+// -------------------------------------------------------------------------------------------------------
 
 /// The thread's contiguous share of `count` equal items.
 struct Range {

@@ -47,7 +47,8 @@ inline void CandidateWalk(const ElementwiseSpec& s, const Launch& l) {
       for (int i = 0; i < count; ++i) {
         float edge = 0;
         for (int r = 0; r < rank; ++r)
-          edge = Fma(LoadOne(s.in_type[2], l.args[2], 1LL * predecessor * rank + r) * LoadOne(s.in_type[1], l.args[1], 1LL * n * rank + r),
+          edge = Fma(LoadOne(s.in_type[2], l.args[2], 1LL * predecessor * rank + r) *
+                         LoadOne(s.in_type[1], l.args[1], 1LL * n * rank + r),
                      LoadOne(s.in_type[3], l.args[3], 1LL * heap[i].id * rank + r), edge);
         const Candidate scored{heap[i].z + edge, heap[i].id};
         if (best.id < 0 || Before(scored, best)) best = scored;
@@ -109,7 +110,8 @@ inline void Elementwise(const void* spec, const Launch& l) {
           float sum = 0;
           for (int tap = 0; tap < s.taps && t - tap >= block; ++tap) {
             const int at = s.index * s.taps + tap;
-            const float weight = LoadOne(s.in_type[2], in[2], 1LL * at * channels + c) + load(1, t, at * groups + c / s.group);
+            const float weight =
+                LoadOne(s.in_type[2], in[2], 1LL * at * channels + c) + load(1, t, at * groups + c / s.group);
             sum = Fma(weight, load(0, t - tap, c), sum);
           }
           store(0, t, c, sum);
@@ -117,7 +119,8 @@ inline void Elementwise(const void* spec, const Launch& l) {
         break;
       }
       case ElementwiseOp::kAccept:
-      case ElementwiseOp::kCandidateWalk: break;  // by sequence, above
+      case ElementwiseOp::kCandidateWalk:
+        break;  // by sequence, above
     }
   }
 }

@@ -31,8 +31,8 @@ QWEN_INLINE long long ExpertsTempRow(const ExpertsSpec& s) {
   return 1LL * s.top_k * s.inter + (s.shared ? s.shared_inter + 1 : 0);
 }
 
-/// act[row][tile * 16 ...] = silu(x . gate rows) * (x . up rows); the up rows start at row `up_first` of `up`, which need
-/// not be the first of a tile.
+/// act[row][tile * 16 ...] = silu(x . gate rows) * (x . up rows); the up rows start at row `up_first` of `up`, which
+/// need not be the first of a tile.
 template <class Row>
 inline void GateUpTile(const ExpertsSpec& s, const float* const* rows, int count, const unsigned char* gate,
                        const unsigned char* up, int up_first, int inter, int tile, Row row_of) {
@@ -43,8 +43,10 @@ inline void GateUpTile(const ExpertsSpec& s, const float* const* rows, int count
   if (shift == 0) {
     F16 g = Splat(0);
     DotGroup(s.w_type, rows, count, tiles, 2, s.hidden, [&](int r, int t, F16 v) {
-      if (t == 0) g = v;
-      else StorePart(row_of(r) + tile * 16, Silu(g) * v, lanes);
+      if (t == 0)
+        g = v;
+      else
+        StorePart(row_of(r) + tile * 16, Silu(g) * v, lanes);
     });
     return;
   }

@@ -1,9 +1,9 @@
 // One item is one key head of one sequence: its q, k and v channels, its value heads, their state. Nothing is shared
 // between items, so there is no barrier and no order among them.
 //
-// S is kept V-first, so its rows are independent of each other: four of them at a time stay in the first-level cache while
-// the ring's records and then a block of rows pass over them. The block size and the four change no bit; what is done to an
-// element of S, by GdnFoldRow and GdnStepRow, is the same for decode, prompts and snapshots.
+// S is kept V-first, so its rows are independent of each other: four of them at a time stay in the first-level cache
+// while the ring's records and then a block of rows pass over them. The block size and the four change no bit; what is
+// done to an element of S, by GdnFoldRow and GdnStepRow, is the same for decode, prompts and snapshots.
 
 using cpu::kGdnBlock, cpu::kGdnRows;
 
@@ -113,11 +113,14 @@ struct GdnSlot {
   float* Record(long long position) const {
     return reinterpret_cast<float*>(base + at.ring + at.record_bytes * (position % ring_rows));
   }
-  unsigned char* ConvRow(long long position) const { return base + at.conv + at.conv_row_bytes * (position % conv_rows); }
+  unsigned char* ConvRow(long long position) const {
+    return base + at.conv + at.conv_row_bytes * (position % conv_rows);
+  }
 };
 QWEN_INLINE GdnSlot GdnSlotOf(const GdnSpec& s, const Launch& l, void* layer, int slot) {
   return {static_cast<unsigned char*>(layer) + slot * l.state->slot_bytes,
-          MakeSlotLayout(s.key_heads, s.value_heads, s.key_dim, s.value_dim, s.x_type, l.state->ring_rows, l.state->conv_rows),
+          MakeSlotLayout(s.key_heads, s.value_heads, s.key_dim, s.value_dim, s.x_type, l.state->ring_rows,
+                         l.state->conv_rows),
           l.state->ring_rows, l.state->conv_rows};
 }
 
@@ -167,7 +170,8 @@ inline void GdnLoadRow(const GdnSpec& s, const GdnSpace& w, int head, const void
 }
 
 /// Records P - R + first ... into fold_k and fold_decay; u stays in the ring.
-inline void GdnLoadRecords(const GdnSpec& s, const GdnSpace& w, const GdnSlot& slot, int head, long long position, int count) {
+inline void GdnLoadRecords(const GdnSpec& s, const GdnSpace& w, const GdnSlot& slot, int head, long long position,
+                           int count) {
   const int ratio = s.value_heads / s.key_heads;
   for (int f = 0; f < count; ++f) {
     const float* record = slot.Record(position + f);
@@ -239,8 +243,10 @@ inline void GdnHead(const GdnSpec& s, const GdnSpace& w, const Launch& l, int se
   for (int j = 0; j < history; ++j) {
     float* to = w.x + static_cast<long long>(j) * w.width;
     const long long p = position - history + j;
-    if (p >= 0) GdnLoadRow(s, w, head, slot.ConvRow(p), to);
-    else for (int c = 0; c < w.width; ++c) to[c] = 0;
+    if (p >= 0)
+      GdnLoadRow(s, w, head, slot.ConvRow(p), to);
+    else
+      for (int c = 0; c < w.width; ++c) to[c] = 0;
   }
 
   int folded = 0, done = 0;
@@ -262,7 +268,8 @@ inline void GdnHead(const GdnSpec& s, const GdnSpace& w, const Launch& l, int se
     if (!is_long)
       for (int t = 0; t < count; ++t)
         ForRuns(s.key_dim, [&](int i, int run) {
-          StorePart(slot.Record(position + done + t) + head * s.key_dim + i, Load(w.k + static_cast<long long>(t) * w.dk16 + i), run);
+          StorePart(slot.Record(position + done + t) + head * s.key_dim + i,
+                    Load(w.k + static_cast<long long>(t) * w.dk16 + i), run);
         });
 
     const bool last_pass = folded == fill && done + count == rows;
@@ -277,16 +284,21 @@ inline void GdnHead(const GdnSpec& s, const GdnSpace& w, const Launch& l, int se
       GdnPass p{};
       p.dk = s.key_dim, p.dk16 = w.dk16, p.dv = s.value_dim, p.dv16 = RoundUp16(s.value_dim);
       // With nothing but unfolded rows behind it S0 is zero, and was never written.
-      if (first_pass) p.from = position == fill ? nullptr : s0, p.from_stride = s.key_dim;
-      else if (is_long) p.from = s0, p.from_stride = s.key_dim;
-      else p.from = carry, p.from_stride = w.dk16;
+      if (first_pass)
+        p.from = position == fill ? nullptr : s0, p.from_stride = s.key_dim;
+      else if (is_long)
+        p.from = s0, p.from_stride = s.key_dim;
+      else
+        p.from = carry, p.from_stride = w.dk16;
       p.folds = folds, p.fold_k = w.fold_k, p.fold_u = fold_u, p.fold_decay = w.fold_decay + r * kGdnBlock;
       if (!is_long && batch.fold[seq] && fill > 0 && folded == fill && done == 0) p.folded = s0;
       p.rows = count, p.q = w.q, p.k = w.k, p.v = w.v + 1LL * r * s.value_dim, p.v_stride = w.rv16;
       p.beta = w.beta + r * kGdnBlock, p.decay = w.decay + r * kGdnBlock;
       p.u = is_long ? nullptr : u_to, p.o = w.o;
-      if (is_long) p.to = s0, p.to_stride = s.key_dim;
-      else if (!last_pass) p.to = carry, p.to_stride = w.dk16;
+      if (is_long)
+        p.to = s0, p.to_stride = s.key_dim;
+      else if (!last_pass)
+        p.to = carry, p.to_stride = w.dk16;
       GdnRun(p, w.s);
       for (int t = 0; t < count; ++t)
         ForRuns(s.value_dim, [&](int i, int run) {
@@ -296,7 +308,8 @@ inline void GdnHead(const GdnSpec& s, const GdnSpace& w, const Launch& l, int se
     }
     // The block's last rows are the next one's history.
     for (int j = 0; j < history; ++j)
-      for (int c = 0; c < w.width; ++c) w.x[static_cast<long long>(j) * w.width + c] = w.x[static_cast<long long>(count + j) * w.width + c];
+      for (int c = 0; c < w.width; ++c)
+        w.x[static_cast<long long>(j) * w.width + c] = w.x[static_cast<long long>(count + j) * w.width + c];
     done += count;
     first_pass = false;
   } while (folded < fill || done < rows);

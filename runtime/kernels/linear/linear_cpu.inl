@@ -2,7 +2,8 @@
 // cheaper than a barrier, and the weights, which bound decode, are read once.
 
 /// Row `row` of a gated_rms_norm: per head norm, weight, activated gate, rounded once (model specification, 6.7).
-inline void GatedNormRow(const LinearSpec& s, const float* x, const void* gate, long long row, const float* w, float* y) {
+inline void GatedNormRow(const LinearSpec& s, const float* x, const void* gate, long long row, const float* w,
+                         float* y) {
   if (s.head_dim == 0) return;
   for (int first = 0; first + s.head_dim <= s.k; first += s.head_dim) {
     const float* head = x + first;
@@ -54,8 +55,11 @@ inline void Linear(const void* spec, const Launch& l) {
         const int lanes = Min(16, s.n[0] - static_cast<int>(tile) * 16);
         F16 gate = Splat(0);
         DotGroup(s.w_type, rows, count, pair, 2, s.k, [&](int r, int t, F16 v) {
-          if (t == 0) gate = v;
-          else StoreTyped(s.y_type[0], results[0], (first + r) * static_cast<long long>(s.n[0]) + tile * 16, Silu(gate) * v, lanes);
+          if (t == 0)
+            gate = v;
+          else
+            StoreTyped(s.y_type[0], results[0], (first + r) * static_cast<long long>(s.n[0]) + tile * 16,
+                       Silu(gate) * v, lanes);
         });
       }
       continue;

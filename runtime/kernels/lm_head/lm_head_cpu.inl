@@ -15,11 +15,12 @@ inline void LmHead(const void* spec, const Launch& l) {
       float* to = scratch + static_cast<long long>(r) * RoundUp16(s.hidden);
       WidenRow(s.x_type, l.args[kLmHeadX], row * s.hidden, s.hidden, to);
       if (s.norm)
-        RmsNormRow(s.x_type, to, static_cast<const float*>(l.args[kLmHeadNormWeight]), s.hidden, s.eps, s.round_first, to);
+        RmsNormRow(s.x_type, to, static_cast<const float*>(l.args[kLmHeadNormWeight]), s.hidden, s.eps, s.round_first,
+                   to);
       rows[r] = to;
     }
-    DotTiles(s.w_type, rows, count, l.args[kLmHeadW], static_cast<int>(share.begin), static_cast<int>(share.end), s.hidden,
-             [&](int r, int tile, F16 v) {
+    DotTiles(s.w_type, rows, count, l.args[kLmHeadW], static_cast<int>(share.begin), static_cast<int>(share.end),
+             s.hidden, [&](int r, int tile, F16 v) {
                StorePart(logits + (first + r) * static_cast<long long>(s.vocab) + tile * 16, v,
                          Min(16, s.vocab - tile * 16));
              });

@@ -35,7 +35,8 @@ QWEN_DRAW PhiloxWords Philox4x32(PhiloxWords counter, unsigned key0, unsigned ke
   return {{c0, c1, c2, c3}};
 }
 
-/// log(1 + f) for f in [sqrt(1/2) - 1, sqrt(2) - 1]: the series of 2 atanh(f / (2 + f)); the first term left out is 2e-9.
+/// log(1 + f) for f in [sqrt(1/2) - 1, sqrt(2) - 1]: the series of 2 atanh(f / (2 + f)); the first term left out is
+/// 2e-9.
 QWEN_DRAW float DrawLogNearOne(float f) {
   float s = f / QWEN_DRAW_ADD(2.0f, f);
   float z = QWEN_DRAW_MUL(s, s);
@@ -88,7 +89,8 @@ QWEN_DRAW float GumbelBound(unsigned word) {
 
 /// The four words of tokens 4 * group to 4 * group + 3, for the token drawn at `position`.
 QWEN_DRAW PhiloxWords DrawWords(unsigned long long seed, int group, int position, int choice) {
-  PhiloxWords counter = {{static_cast<unsigned>(group), static_cast<unsigned>(position), static_cast<unsigned>(choice), 0}};
+  PhiloxWords counter = {
+      {static_cast<unsigned>(group), static_cast<unsigned>(position), static_cast<unsigned>(choice), 0}};
   return Philox4x32(counter, static_cast<unsigned>(seed), static_cast<unsigned>(seed >> 32));
 }
 

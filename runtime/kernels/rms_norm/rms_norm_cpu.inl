@@ -16,6 +16,7 @@ inline void AddRmsNorm(const void* spec, const Launch& l) {
       StorePart(row + i, v, run);
     });
     RmsNormRow(s.type, row, w, s.channels, s.eps, s.round_first, row);
-    ForRuns(s.channels, [&](int i, int run) { StoreTyped(s.type, l.args[kNormY], first + i, LoadPart(row + i, run), run); });
+    ForRuns(s.channels,
+            [&](int i, int run) { StoreTyped(s.type, l.args[kNormY], first + i, LoadPart(row + i, run), run); });
   }
 }

@@ -1,5 +1,5 @@
-// Few rows: the experts' tiles are dealt out, and whoever finishes last picks for all rows. Many rows: each thread takes
-// rows of its own from norm to pick. A logit is the same sum either way.
+// Few rows: the experts' tiles are dealt out, and whoever finishes last picks for all rows. Many rows: each thread
+// takes rows of its own from norm to pick. A logit is the same sum either way.
 
 /// Softmax over the row's logits, then the top_k highest, ties to the lowest id. `logits` is overwritten.
 inline void PickExperts(const RouterSpec& s, float* logits, float* weights, int* ids) {
@@ -52,14 +52,16 @@ inline void Router(const void* spec, const Launch& l) {
       WidenRow(s.x_type, l.args[kRouterX], row * s.hidden, s.hidden, to);
       rows[r] = to;
       if (!s.norm) continue;
-      RmsNormRow(s.x_type, to, static_cast<const float*>(l.args[kRouterNormWeight]), s.hidden, s.eps, s.round_first, to);
+      RmsNormRow(s.x_type, to, static_cast<const float*>(l.args[kRouterNormWeight]), s.hidden, s.eps, s.round_first,
+                 to);
       if (l.args[kRouterH] && (by_rows || row % l.threads == l.thread))
         ForRuns(s.hidden, [&](int i, int run) {
           StoreTyped(s.x_type, l.args[kRouterH], row * s.hidden + i, LoadPart(to + i, run), run);
         });
     }
     DotTiles(s.w_type, rows, count, l.args[kRouterW], tile_begin, tile_end, s.hidden, [&](int r, int tile, F16 v) {
-      StorePart(logits + (first + r) * static_cast<long long>(s.experts) + tile * 16, v, Min(16, s.experts - tile * 16));
+      StorePart(logits + (first + r) * static_cast<long long>(s.experts) + tile * 16, v,
+                Min(16, s.experts - tile * 16));
     });
   }
 

@@ -1,5 +1,7 @@
 // What `inspect` and `diff` print. The expected files under golden/ are ours and named regression: they show a change,
 // they do not prove a figure. QWEN_UPDATE=1 writes them anew.
+#include "runtime/plan/dump.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -7,7 +9,6 @@
 #include "runtime/base/file.h"
 #include "runtime/base/json.h"
 #include "runtime/plan/check.h"
-#include "runtime/plan/dump.h"
 #include "runtime/plan/memory.h"
 #include "test/runtime/plan/test_plan.h"
 
@@ -33,9 +34,8 @@ TEST(DumpRegression, Memory) { Regression("memory.txt", DumpMemory(MakeTestPlan(
 
 TEST(Dump, EveryJsonIsJson) {
   const Plan a = MakeTestPlan(2), b = MakeTestPlan(3);
-  for (const std::string& text :
-       {DumpJson(a), DumpStepsJson(a, {.rank = -1}), DumpKernelsJson(a), DumpMemoryJson(a, {.memory_bytes = 1 << 30}),
-        DiffJson(a, b), DiffJson(a, a)}) {
+  for (const std::string& text : {DumpJson(a), DumpStepsJson(a, {.rank = -1}), DumpKernelsJson(a),
+                                  DumpMemoryJson(a, {.memory_bytes = 1 << 30}), DiffJson(a, b), DiffJson(a, a)}) {
     EXPECT_TRUE(ParseJson(text, "dump").ok()) << text;
     EXPECT_EQ(text.back(), '\n');
   }
@@ -97,8 +97,8 @@ TEST(Replicated, ListsWhatRanksShare) {
 TEST(Replicated, CountsElementsOnce) {
   Plan plan;
   plan.tp = 3;
-  plan.weights = {{.name = "kv", .dtype = DType::kBF16, .shape = {4, 6}}, {.name = "alias", .dtype = DType::kBF16,
-                   .shape = {4, 6}, .alias = 0}};
+  plan.weights = {{.name = "kv", .dtype = DType::kBF16, .shape = {4, 6}},
+                  {.name = "alias", .dtype = DType::kBF16, .shape = {4, 6}, .alias = 0}};
   auto pack = [&](int32_t weight, int32_t rank, std::vector<std::vector<Range>> slices) {
     Packed packed{.weight = weight, .rank = rank, .layout = Layout::kRows, .slices = std::move(slices)};
     packed.net_bytes = packed.bytes = PackedBytes(plan.weights[weight], packed)->net_bytes;
@@ -186,7 +186,8 @@ TEST(Diff, OneChangeIsOneLine) {
   EXPECT_EQ(diff([](Plan& p) { p.programs[0].steps.erase(p.programs[0].steps.begin() + 2); }),
             "programs/step cpu rank 0/steps/layers.0.gdn.mixer gdn_decode: only in the first\n");
   EXPECT_EQ(diff([](Plan& p) { p.programs[0].steps[1].args[0] = 2; }),
-            "programs/step cpu rank 0/steps/layers.0.gdn.in linear/args: [\"x\",\"layers.0.gdn.qkv\",\"layers.0.gdn.in\",null] "
+            "programs/step cpu rank 0/steps/layers.0.gdn.in linear/args: "
+            "[\"x\",\"layers.0.gdn.qkv\",\"layers.0.gdn.in\",null] "
             "-> [\"layers.0.gdn.in\",\"layers.0.gdn.qkv\",\"layers.0.gdn.in\",null]\n");
   EXPECT_EQ(diff([](Plan& p) { std::swap(p.programs[0].steps[0], p.programs[0].steps[6]); }),
             "programs/step cpu rank 0/steps: in another order\n");

@@ -144,8 +144,10 @@ TEST_F(PlanFile, NoBlobs) {
 // The bytes of all weight fields, by hand: FORMAT.md's definition and not the code's.
 TEST_F(PlanFile, WeightsDigestIsAsFormatSays) {
   Plan plan;
-  plan.weights.push_back({.name = "w", .dtype = DType::kBF16, .shape = {2}, .alternatives = {{{WholeTensor("t", {2})}}}});
-  plan.packed.push_back({.weight = 0, .rank = 0, .layout = Layout::kRows, .slices = {{{0, 1}}}, .bytes = 2, .net_bytes = 2});
+  plan.weights.push_back(
+      {.name = "w", .dtype = DType::kBF16, .shape = {2}, .alternatives = {{{WholeTensor("t", {2})}}}});
+  plan.packed.push_back(
+      {.weight = 0, .rank = 0, .layout = Layout::kRows, .slices = {{{0, 1}}}, .bytes = 2, .net_bytes = 2});
   std::vector<uint8_t> bytes;
   auto integer = [&](int64_t v) {
     for (int i = 0; i < 8; ++i) bytes.push_back(static_cast<uint8_t>(v >> (8 * i)));
@@ -154,11 +156,12 @@ TEST_F(PlanFile, WeightsDigestIsAsFormatSays) {
     integer(static_cast<int64_t>(s.size()));
     bytes.insert(bytes.end(), s.begin(), s.end());
   };
-  integer(1), text("w"), text(""), integer(1), integer(1), integer(2);   // weights; name, scheme, type, shape
+  integer(1), text("w"), text(""), integer(1), integer(1), integer(2);  // weights; name, scheme, type, shape
   integer(0), integer(0), integer(-1), integer(1), integer(1);          // group, transform, alias; alternatives, pieces
   text("t"), integer(1), integer(2), text("BF16"), text("F32"), integer(1), integer(2);
-  for (int64_t v : {1, 2, 0, 0, 1, 2, 0, 0, 0}) integer(v);             // view, source, size, target, step
-  integer(1), integer(0), integer(0), integer(0), integer(1), integer(1), integer(0), integer(1), integer(2), integer(2);
+  for (int64_t v : {1, 2, 0, 0, 1, 2, 0, 0, 0}) integer(v);  // view, source, size, target, step
+  integer(1), integer(0), integer(0), integer(0), integer(1), integer(1), integer(0), integer(1), integer(2),
+      integer(2);
   EXPECT_EQ(WeightsDigest(plan), Xxh3(bytes));
 }
 
@@ -186,12 +189,16 @@ TEST(Layouts, DeltaLayerIsWhatTheKernelsUse) {
     for (DType type : {DType::kF32, DType::kBF16}) {
       State state;
       state.max_rows = rows;
-      state.delta_layers = {
-          {.name = "a", .key_heads = key_heads, .value_heads = value_heads, .key_dim = dim, .value_dim = dim + 1,
-           .width = 4, .dtype = type}};
+      state.delta_layers = {{.name = "a",
+                             .key_heads = key_heads,
+                             .value_heads = value_heads,
+                             .key_dim = dim,
+                             .value_dim = dim + 1,
+                             .width = 4,
+                             .dtype = type}};
       LayOutState(&state);
-      const kernels::SlotLayout want = kernels::MakeSlotLayout(key_heads, value_heads, dim, dim + 1, type,
-                                                               state.ring_rows, state.conv_rows);
+      const kernels::SlotLayout want =
+          kernels::MakeSlotLayout(key_heads, value_heads, dim, dim + 1, type, state.ring_rows, state.conv_rows);
       EXPECT_EQ(state.slot_bytes, want.bytes);
       EXPECT_EQ(state.base_bytes, want.ring);
       EXPECT_EQ(state.ring_bytes, want.conv - want.ring);
@@ -204,8 +211,13 @@ TEST(Layouts, SlotOf35B) {
   State state;
   state.max_rows = 8;
   for (int i = 0; i < 30; ++i)
-    state.delta_layers.push_back({.name = "layers." + std::to_string(i), .key_heads = 16, .value_heads = 32,
-                                  .key_dim = 128, .value_dim = 128, .width = 4, .dtype = DType::kBF16});
+    state.delta_layers.push_back({.name = "layers." + std::to_string(i),
+                                  .key_heads = 16,
+                                  .value_heads = 32,
+                                  .key_dim = 128,
+                                  .value_dim = 128,
+                                  .width = 4,
+                                  .dtype = DType::kBF16});
   LayOutState(&state);
   EXPECT_EQ(state.base_bytes, 60 << 20);
   EXPECT_NEAR(static_cast<double>(state.conv_bytes) / (1 << 20), 5.2, 0.05);

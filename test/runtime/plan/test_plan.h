@@ -1,5 +1,5 @@
-// A plan of a made-up model, small enough to spoil byte by byte: one delta-rule layer with experts, one attention layer,
-// an MTP head, a tied head. Its kernels would not run; everything the file format checks is right.
+// A plan of a made-up model, small enough to spoil byte by byte: one delta-rule layer with experts, one attention
+// layer, an MTP head, a tied head. Its kernels would not run; everything the file format checks is right.
 #ifndef QWEN_TEST_RUNTIME_PLAN_TEST_PLAN_H_
 #define QWEN_TEST_RUNTIME_PLAN_TEST_PLAN_H_
 

@@ -137,8 +137,9 @@ TEST(WeightMap, ExpertsMustAgreeOnTheirType) {
   FakeCheckpoint c = Whole("model.", false);
   c.Add("model.layers.0.mlp.experts.1.gate_proj.weight", {16, 32}, "F32");
   const std::string message = ResolveWeights(MakeTestPlan(), c.checkpoint).status().message();
-  EXPECT_NE(message.find("experts.1.gate_proj.weight: is F32, but model.layers.0.mlp.experts.0.gate_proj.weight is BF16"),
-            std::string::npos)
+  EXPECT_NE(
+      message.find("experts.1.gate_proj.weight: is F32, but model.layers.0.mlp.experts.0.gate_proj.weight is BF16"),
+      std::string::npos)
       << message;
 }
 
@@ -166,8 +167,9 @@ TEST(WeightMap, OtherModelHasNoPrefix) {
   c.Add("transformer.wte.weight", {80, 32});
   const Status status = ResolveWeights(MakeTestPlan(), c.checkpoint).status();
   EXPECT_EQ(status.ExitCode(), 3);
-  EXPECT_EQ(status.message(),
-            "dir: has 1 tensors, but none is named model.language_model.embed_tokens.weight or model.embed_tokens.weight");
+  EXPECT_EQ(
+      status.message(),
+      "dir: has 1 tensors, but none is named model.language_model.embed_tokens.weight or model.embed_tokens.weight");
 }
 
 TEST(WeightMap, DrafterHasAFolderOfItsOwn) {
