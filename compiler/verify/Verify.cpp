@@ -98,6 +98,22 @@ reference::Operand<float> asFloat(const RefOperand &operand) {
   return reference::BatchHandle{};
 }
 
+/// A random weight. Drawing a billion numbers one by one would take minutes, so a big one repeats a prime number of them
+/// and no two of its rows are alike.
+OwnedWeight drawWeight(const std::string &name, reference::Type type, int64_t rows, int64_t cols, uint64_t seed) {
+  constexpr int64_t kPeriod = 1048573; // the largest prime below 2^20
+  if (rows * cols <= 4 * kPeriod || cols % kPeriod == 0)
+    return reference::randomWeight(name, type, rows, cols, seed);
+  // One row of `cols` columns decides the scale; the period is drawn as rows of that width.
+  int64_t drawn = (kPeriod + cols - 1) / cols;
+  OwnedWeight block = reference::randomWeight(name, type, drawn, cols, seed);
+  int64_t size = rows * cols * reference::BytesOf(type), period = kPeriod * reference::BytesOf(type);
+  auto bytes = std::make_shared<std::vector<uint8_t>>(size);
+  for (int64_t at = 0; at < size; at += period)
+    std::memcpy(bytes->data() + at, block.view.data, std::min(period, size - at));
+  return {{bytes->data(), type, rows, cols}, bytes};
+}
+
 /// One sequence of the batch that every kernel is tried on.
 struct Sequence {
   int rows, position, ring;
@@ -307,8 +323,7 @@ RefOperand RegionCheck::makeOperand(kernel::DispatchOp dispatch, size_t index, S
   value.type = dtypeOf(type.getElementType());
   if (auto weight = operand.getDefiningOp<model::WeightOp>()) {
     int64_t cols = type.getShape().back(), rows = cols ? type.getNumElements() / cols : 0;
-    OwnedWeight owned = reference::randomWeight(weight.getParam().str(), refType(value.type), rows, cols,
-                                                options.seed + salt);
+    OwnedWeight owned = drawWeight(weight.getParam().str(), refType(value.type), rows, cols, options.seed + salt);
     plan::Weight whole{.dtype = value.type};
     llvm::append_range(whole.shape, type.getShape());
     StringRef layout = cast<StringAttr>((*dispatch.getLayouts())[index]).getValue();

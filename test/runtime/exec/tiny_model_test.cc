@@ -234,7 +234,9 @@ Result RunTiny(const plan::Plan& plan, DType dtype, int threads, int runs = 1) {
     kernels::ToF32(dtype, outputs->hidden.data(), one.hidden.size(), one.hidden.data());
     one.logits.assign(outputs->logits.begin(), outputs->logits.end());
     one.next.assign(outputs->next.begin(), outputs->next.end());
-    if (i > 0) EXPECT_EQ(one, result) << "run " << i;
+    if (i > 0) {
+      EXPECT_EQ(one, result) << "run " << i;
+    }
     result = one;
   }
   return result;

@@ -3,14 +3,17 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <map>
 #include <set>
+#include <string>
 #include <utility>
 
 #include "runtime/kernels/formats/convert.h"
@@ -353,6 +356,40 @@ TEST_F(LoadTest, ProgressEndsAtTheSum) {
   ASSERT_EQ(progress_.size(), 2u);
   EXPECT_EQ(progress_[0], std::pair(int64_t{32}, int64_t{160}));
   EXPECT_EQ(progress_[1], std::pair(int64_t{160}, int64_t{160}));
+}
+
+// Bytes of the checkpoint's mapping that are resident.
+int64_t ResidentBytes(const std::string& path) {
+  std::ifstream maps("/proc/self/smaps");
+  int64_t bytes = 0;
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find('-') < line.find(' '))
+      inside = line.find(path) != std::string::npos;
+    else if (inside && line.rfind("Rss:", 0) == 0)
+      bytes += std::stoll(line.substr(4)) * 1024;
+  }
+  return bytes;
+}
+
+// At most one tensor of the checkpoint is in memory beside what is packed. 64 KiB on each side: the kernel maps around
+// a page that is touched.
+TEST_F(LoadTest, SourcePagesAreDropped) {
+  constexpr int64_t kRows = 1024, kColumns = 512, kTensorBytes = kRows * kColumns * 4;
+  for (int i = 0; i < 6; ++i) {
+    const std::string name = "w" + std::to_string(i);
+    Tensor(name, DType::kF32, {kRows, kColumns}, std::vector<float>(kRows * kColumns, 1));
+    AddPacked(AddWeight(MakeWeight(name, DType::kF32, {kRows, kColumns}), {Whole(name, {kRows, kColumns})}),
+              Layout::kTile16);
+  }
+  ASSERT_TRUE(plan::WriteSafetensors((dir_ / "model.safetensors").string(), tensors_).ok());
+  int64_t most = 0;
+  auto weights = LoadWeights(plan_, dir_.string(), [&](int64_t, int64_t) {
+    most = std::max(most, ResidentBytes((dir_ / "model.safetensors").string()));
+  });
+  ASSERT_TRUE(weights.ok()) << weights.status().message();
+  EXPECT_GT(most, kTensorBytes / 2);
+  EXPECT_LE(most, kTensorBytes + 2 * (64 << 10));
 }
 
 TEST_F(LoadTest, WithoutAnMtpGroupItsWeightsAreNull) {
