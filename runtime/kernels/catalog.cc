@@ -1,6 +1,11 @@
 #include "runtime/kernels/catalog.h"
 
 #include <fmt/format.h>
+#if defined(QWEN_X86)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -90,8 +95,8 @@ struct Linear {
   }
   static int Args(const LinearSpec& s) { return kLinearFirstWeight + s.outputs + s.results(); }
   static Workspace Space(const LinearSpec& s, int64_t) {
-    bool as_they_are = s.prologue == kPrologueNone && s.x_type == DType::kF32;
-    return {.scratch = as_they_are ? 0 : 4 * cpu::RowScratch(s.k)};
+    const bool as_they_are = s.prologue == kPrologueNone && s.x_type == DType::kF32;
+    return {.scratch = 4 * ((as_they_are ? 0 : cpu::RowScratch(s.k)) + cpu::PlaneScratch(s.w_type, s.k))};
   }
   static Work Cost(const LinearSpec& s, double rows, double) {
     double weights = 0, results = 0;
@@ -196,7 +201,7 @@ struct Router {
   }
   static int Args(const RouterSpec&) { return kRouterArgs; }
   static Workspace Space(const RouterSpec& s, int64_t tokens) {
-    return {.scratch = 4 * cpu::RowScratch(s.hidden), .shared = 64, .temp = 4 * tokens * s.experts};
+    return {.scratch = 4 * (cpu::RowScratch(s.hidden) + cpu::PlaneScratch(s.w_type, s.hidden)), .shared = 64, .temp = 4 * tokens * s.experts};
   }
   static Work Cost(const RouterSpec& s, double rows, double) {
     double weights = 1.0 * s.experts * s.hidden, logits = 8.0 * s.experts;
@@ -224,7 +229,9 @@ struct Experts {
 };
 struct ExpertsGateUp : Experts {
   static Workspace Space(const ExpertsSpec& s, int64_t tokens) {
-    return {.scratch = 4 * cpu::ExpertsUpScratch(s.experts, s.top_k, tokens, s.hidden), .temp = Temp(s, tokens)};
+    const int64_t planes = cpu::PlaneScratch(s.w_type, s.hidden);
+    return {.scratch = 4 * (cpu::ExpertsUpScratch(s.experts, s.top_k, tokens, s.hidden) + planes),
+            .temp = Temp(s, tokens)};
   }
   static Work Cost(const ExpertsSpec& s, double rows, double) {
     double expert = 2.0 * s.inter * s.hidden, shared = s.shared ? (2.0 * s.shared_inter + 1) * s.hidden : 0;
@@ -234,7 +241,8 @@ struct ExpertsGateUp : Experts {
 };
 struct ExpertsDown : Experts {
   static Workspace Space(const ExpertsSpec& s, int64_t tokens) {
-    return {.scratch = 4 * cpu::ExpertsDownScratch(s.experts, s.top_k, tokens), .temp = Temp(s, tokens)};
+    const int64_t planes = cpu::PlaneScratch(s.w_type, std::max(s.inter, s.shared_inter));
+    return {.scratch = 4 * (cpu::ExpertsDownScratch(s.experts, s.top_k, tokens) + planes), .temp = Temp(s, tokens)};
   }
   static Work Cost(const ExpertsSpec& s, double rows, double) {
     double expert = 1.0 * s.inter * s.hidden, shared = s.shared ? 1.0 * s.shared_inter * s.hidden : 0;
@@ -250,7 +258,9 @@ struct LmHead {
     return CheckFloat("w_type", s.w_type);
   }
   static int Args(const LmHeadSpec&) { return kLmHeadArgs; }
-  static Workspace Space(const LmHeadSpec& s, int64_t) { return {.scratch = 4 * cpu::RowScratch(s.hidden)}; }
+  static Workspace Space(const LmHeadSpec& s, int64_t) {
+    return {.scratch = 4 * (cpu::RowScratch(s.hidden) + cpu::PlaneScratch(s.w_type, s.hidden))};
+  }
   static Work Cost(const LmHeadSpec& s, double rows, double) {
     double weights = 1.0 * s.vocab * s.hidden;
     return {weights * Bytes(s.w_type) + rows * (s.hidden * Bytes(s.x_type) + 4.0 * s.vocab), 2 * rows * weights};
@@ -394,6 +404,18 @@ constexpr KernelInfo kCatalog[] = {
 #include "runtime/kernels/catalog.def"
 };
 
+#if defined(QWEN_X86)
+// Whether the CPU has bf16 tiles and the kernel lets this process use them. It must be asked before the first tile
+// instruction, which is SIGILL otherwise; the answer holds for threads that already run.
+bool AmxGranted() {
+  constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22;  // CPUID 7.0, edx
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  unsigned eax, ebx, ecx, edx;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & (kTile | kBf16)) != (kTile | kBf16)) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 }  // namespace
 
 std::span<const KernelInfo> Catalog() { return kCatalog; }
@@ -412,36 +434,54 @@ std::string_view IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAmx:
+      return "amx";
   }
   return "";
 }
 
 bool IsaSupported(Isa isa) {
+  if (isa == Isa::kBase) return true;
 #if defined(QWEN_X86)
   __builtin_cpu_init();
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  return isa == Isa::kBase || (isa == Isa::kAvx2 && avx2) || (isa == Isa::kAvx512 && avx512);
+  static const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  static const bool amx = avx512 && AmxGranted();
+  return (isa == Isa::kAvx2 && avx2) || (isa == Isa::kAvx512 && avx512) || (isa == Isa::kAmx && amx);
 #else
-  return isa == Isa::kBase;
+  return false;
 #endif
 }
 
 Isa DetectIsa() {
-  if (IsaSupported(Isa::kAvx512)) return Isa::kAvx512;
-  return IsaSupported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kBase;
+  Isa best = Isa::kBase;
+  for (Isa isa : kAllIsas)
+    if (IsaSupported(isa)) best = isa;
+  return best;
 }
+
+namespace {
+struct IsaTables {
+  const CpuBody* bodies;
+  const CpuCeilings* ceilings;
+};
+IsaTables TablesOf(Isa isa) {
+#if defined(QWEN_X86)
+  if (isa == Isa::kAvx2) return {avx2::kBodies, &avx2::kCeilings};
+  if (isa == Isa::kAvx512) return {avx512::kBodies, &avx512::kCeilings};
+  if (isa == Isa::kAmx) return {amx::kBodies, &amx::kCeilings};
+#endif
+  return {base::kBodies, &base::kCeilings};
+}
+}  // namespace
 
 CpuBody FindBody(std::string_view entry, Isa isa) {
   const KernelInfo* info = FindKernel(entry);
-  if (!info) return nullptr;
-  const CpuBody* bodies = base::kBodies;
-#if defined(QWEN_X86)
-  if (isa == Isa::kAvx2) bodies = avx2::kBodies;
-  if (isa == Isa::kAvx512) bodies = avx512::kBodies;
-#endif
-  return bodies[info - kCatalog];
+  return info ? TablesOf(isa).bodies[info - kCatalog] : nullptr;
 }
+
+const CpuCeilings& FindCeilings(Isa isa) { return *TablesOf(isa).ceilings; }
 
 }  // namespace qwen::kernels

@@ -45,13 +45,16 @@ std::span<const KernelInfo> Catalog();
 /// nullptr when there is none of that name.
 const KernelInfo* FindKernel(std::string_view entry);
 
-enum class Isa { kBase, kAvx2, kAvx512 };
+/// From the worst to the best.
+enum class Isa { kBase, kAvx2, kAvx512, kAmx };
+inline constexpr Isa kAllIsas[] = {Isa::kBase, Isa::kAvx2, Isa::kAvx512, Isa::kAmx};
 std::string_view IsaName(Isa isa);
 /// The best this machine can run.
 Isa DetectIsa();
 bool IsaSupported(Isa isa);
 /// nullptr when the catalogue has no such kernel.
 CpuBody FindBody(std::string_view entry, Isa isa);
+const CpuCeilings& FindCeilings(Isa isa);
 
 }  // namespace qwen::kernels
 

@@ -55,6 +55,14 @@ struct Launch {
 /// A kernel's body for one ISA. `spec` is the family's Spec struct. Returns when this thread's share is written.
 using CpuBody = void (*)(const void* spec, const Launch& launch);
 
+/// What one thread can do at best with an ISA; for benchmarks.
+struct CpuCeilings {
+  /// Reads `bytes`, a multiple of 4096, from memory once; their parity, so that no read is left out.
+  unsigned (*read)(const void* from, long long bytes);
+  /// Multiplies and adds in registers, `rounds` times; the flops of f32 that this stands for.
+  double (*multiply)(long long rounds, float* sink);
+};
+
 }  // namespace qwen::kernels
 
 #endif  // QWEN_RUNTIME_KERNELS_KERNEL_H_

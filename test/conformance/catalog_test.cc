@@ -25,7 +25,7 @@ TEST(Catalog, EveryKernelHasABodyForEveryIsaThatRuns) {
     EXPECT_TRUE(entries.insert(info.entry).second) << info.entry;
     families.insert(info.family);
     EXPECT_EQ(FindKernel(info.entry), &info);
-    for (Isa isa : {Isa::kBase, Isa::kAvx2, Isa::kAvx512}) EXPECT_NE(FindBody(info.entry, isa), nullptr) << info.entry;
+    for (Isa isa : kAllIsas) EXPECT_NE(FindBody(info.entry, isa), nullptr) << info.entry;
   }
   EXPECT_EQ(families, (std::set<std::string_view>{"embed", "rms_norm", "linear", "gdn", "attention", "router",
                                                   "experts", "lm_head", "all_reduce", "elementwise"}));

@@ -4,13 +4,22 @@
 
 #include "runtime/kernels/reference/types.h"
 
-namespace qwen::kernels::conformance {
+namespace qwen::kernels {
+namespace amx_emulated {
+extern const CpuBody kBodies[];
+}
+namespace conformance {
 namespace {
+
 
 constexpr int kGuard = 64;
 constexpr uint8_t kGuardByte = 0xa5;
 
 }  // namespace
+
+CpuBody BodyOf(const KernelInfo& info, Isa isa) {
+  return isa == kAmxEmulated ? amx_emulated::kBodies[&info - Catalog().data()] : FindBody(info.entry, isa);
+}
 
 Values Random::Fill(int64_t count, double scale) {
   Values values(count);
@@ -140,7 +149,7 @@ void RunDecoded(Isa isa, const BodyCall& run, const plan::Fields& fields, int th
     launch.scratch = aligned(scratch);
     std::memset(launch.scratch + space.scratch, kGuardByte, kGuard);
     launch.thread = backwards ? threads - 1 - i : i;
-    FindBody(run.entry, isa)(spec->get(), launch);
+    BodyOf(*info, isa)(spec->get(), launch);
     for (int g = 0; g < kGuard; ++g)
       ASSERT_EQ(launch.scratch[space.scratch + g], kGuardByte)
           << run.entry << " wrote " << g << " bytes behind its " << space.scratch << " bytes of scratch";
@@ -169,4 +178,5 @@ void ExpectNear(const Values& y, const Values& want, double tolerance, const std
   EXPECT_LE(RelativeL2(y, want), tolerance) << what;
 }
 
-}  // namespace qwen::kernels::conformance
+}  // namespace conformance
+}  // namespace qwen::kernels

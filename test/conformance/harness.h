@@ -107,16 +107,24 @@ double Tolerance(DType type, double terms);
 /// EXPECTs the above, with `what` in the message.
 void ExpectNear(const Values& y, const Values& want, double tolerance, const std::string& what);
 
+/// The AMX bodies with tiles in plain C++, on any machine: not an ISA that the runtime knows.
+inline constexpr Isa kAmxEmulated = static_cast<Isa>(100);
+inline bool CanRun(Isa isa) { return isa == kAmxEmulated || IsaSupported(isa); }
+inline std::string NameOf(Isa isa) { return isa == kAmxEmulated ? "amx_emulated" : std::string(IsaName(isa)); }
+
+CpuBody BodyOf(const KernelInfo& info, Isa isa);
+
 /// A suite that runs once an ISA, skipped where the machine has not got it.
 class IsaTest : public testing::TestWithParam<Isa> {
  protected:
   void SetUp() override {
-    if (!IsaSupported(GetParam())) GTEST_SKIP() << "this machine has no " << IsaName(GetParam());
+    if (!CanRun(GetParam())) GTEST_SKIP() << "this machine has no " << NameOf(GetParam());
   }
 };
-#define QWEN_FOR_EVERY_ISA(Suite)                                                             \
-  INSTANTIATE_TEST_SUITE_P(Isa, Suite, testing::Values(Isa::kBase, Isa::kAvx2, Isa::kAvx512), \
-                           [](const auto& info) { return std::string(IsaName(info.param)); })
+#define QWEN_FOR_EVERY_ISA(Suite)                                                                          \
+  INSTANTIATE_TEST_SUITE_P(Isa, Suite,                                                                     \
+                           testing::Values(Isa::kBase, Isa::kAvx2, Isa::kAvx512, Isa::kAmx, kAmxEmulated), \
+                           [](const auto& info) { return NameOf(info.param); })
 
 }  // namespace qwen::kernels::conformance
 

@@ -144,7 +144,7 @@ TEST_P(RouterTest, TheLastOfRealThreadsPicks) {
         Launch launch{};
         launch.batch = &view, launch.args = args.data(), launch.thread = i, launch.threads = 3;
         launch.scratch = own.data(), launch.shared = shared;
-        FindBody("router", GetParam())(spec->get(), launch);
+        BodyOf(*info, GetParam())(spec->get(), launch);
       });
     for (std::thread& thread : threads) thread.join();
     ASSERT_TRUE(out == want) << round;

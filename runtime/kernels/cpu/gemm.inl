@@ -12,16 +12,32 @@ inline constexpr int kDotSums =
 #if defined(__AVX512F__)
     24;
 #elif defined(__AVX2__)
-    kType == DType::kF32 ? 6 : 4;
+    6;
 #else
     kType == DType::kF32 ? 3 : 2;
 #endif
 inline constexpr int kMaxDotRows = 6, kMaxDotTiles = 4;
+inline constexpr int kDotAhead = 2048;  // bytes of a tile to ask for early: several rows take long over one stream
 
 QWEN_INLINE long long TileBytes(DType type, int k) {
   return type == DType::kBF16 ? 64LL * ((k + 31) / 32 * 16) : 64LL * k;
 }
 QWEN_INLINE int NumTiles(int n) { return (n + 15) / 16; }
+
+/// The rows of one pass over weights of `k` columns.
+struct RowBlock {
+  const float* row[kRowChunk];
+  int count = 0;
+  unsigned char* planes;  // of an ISA with matrix tiles: the rows in their form
+
+  /// After the last row is in place, before the first product. `space` is cpu::PlaneScratch of the scratch.
+  QWEN_INLINE void Ready(DType weight_type, int k, float* space) {
+    planes = reinterpret_cast<unsigned char*>(space);
+#if defined(QWEN_AMX)
+    if (weight_type == DType::kBF16) CutRows(row, count, k, planes);
+#endif
+  }
+};
 
 template <DType kType, int kRows, int kTiles>
 inline __attribute__((noinline)) void DotKernel(const float* const* rows, const unsigned char* const* tiles, int k,
@@ -31,10 +47,17 @@ inline __attribute__((noinline)) void DotKernel(const float* const* rows, const 
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
     for (int t = 0; t < kTiles; ++t) sum[r][t] = Splat(0);
+  // Copies: the fence below would have every pointer read again.
+  const float* row[kRows];
+  const unsigned char* tile[kTiles];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) row[r] = rows[r];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTiles; ++t) tile[t] = tiles[t];
   const auto step = [&](int i, const F16(&w)[kTiles]) __attribute__((always_inline)) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      F16 x = Splat(rows[r][i]);
+      F16 x = Splat(row[r][i]);
 #pragma GCC unroll 8
       for (int t = 0; t < kTiles; ++t) sum[r][t] = Fma(x, w[t], sum[r][t]);
     }
@@ -43,19 +66,24 @@ inline __attribute__((noinline)) void DotKernel(const float* const* rows, const 
   if constexpr (kType == DType::kF32) {
     for (int i = 0; i < k; ++i) {
 #pragma GCC unroll 8
-      for (int t = 0; t < kTiles; ++t) w[t] = Load(reinterpret_cast<const float*>(tiles[t]) + 16LL * i);
+      for (int t = 0; t < kTiles; ++t) w[t] = Load(reinterpret_cast<const float*>(tile[t]) + 16LL * i);
       step(i, w);
     }
   } else {
     for (int i = 0; i < k; i += 2) {
 #pragma GCC unroll 8
-      for (int t = 0; t < kTiles; ++t)
-        w[t] = Make<F16>::LoadPairs(reinterpret_cast<const unsigned*>(tiles[t]) + 8LL * i, false);
-      step(i, w);
-      if (i + 1 == k) break;
+      for (int t = 0; t < kTiles; ++t) __builtin_prefetch(tile[t] + 32LL * i + kDotAhead);
 #pragma GCC unroll 8
       for (int t = 0; t < kTiles; ++t)
-        w[t] = Make<F16>::LoadPairs(reinterpret_cast<const unsigned*>(tiles[t]) + 8LL * i, true);
+        w[t] = Make<F16>::LoadPairs(reinterpret_cast<const unsigned*>(tile[t]) + 8LL * i, false);
+      step(i, w);
+      if (i + 1 == k) break;
+      // Twelve sums, a pair's halves, the broadcast and the mask are AVX2's sixteen registers: the pair is loaded twice
+      // rather than kept.
+      if constexpr (kNativeLanes == 8 && kRows * kTiles == 6) asm volatile("" ::: "memory");
+#pragma GCC unroll 8
+      for (int t = 0; t < kTiles; ++t)
+        w[t] = Make<F16>::LoadPairs(reinterpret_cast<const unsigned*>(tile[t]) + 8LL * i, true);
       step(i + 1, w);
     }
   }
@@ -80,7 +108,10 @@ inline int DotRows(const float* const* rows, int num_rows, const unsigned char* 
 }
 
 /// How many tiles to take at once when there are many: one row alone needs them for chains in flight.
-QWEN_INLINE int DotTileGroup(int num_rows) {
+QWEN_INLINE int DotTileGroup(DType type, int num_rows) {
+#if defined(QWEN_AMX)
+  if (type == DType::kBF16) return num_rows > kTileRows ? 2 : 3;
+#endif
   if (kDotSums<DType::kBF16> >= 24) return 4;
   return num_rows > 1 ? 1 : kDotSums<DType::kBF16> >= 4 ? 4 : 2;
 }
@@ -106,27 +137,30 @@ QWEN_INLINE void DotGroupOf(const float* const* rows, int num_rows, const unsign
     r += taken;
   }
 }
+/// The same for tiles of `type`, any number of them on an ISA with matrix tiles.
 template <class Put>
-QWEN_INLINE void DotGroup(DType type, const float* const* rows, int num_rows, const unsigned char* const* tiles,
-                          int num_tiles, int k, Put put) {
+QWEN_INLINE void DotGroup(DType type, const RowBlock& rows, const unsigned char* const* tiles, int num_tiles, int k,
+                          Put put) {
+#if defined(QWEN_AMX)
+  if (type == DType::kBF16) return TileGroup(rows.planes, rows.count, tiles, num_tiles, k, put);
+#endif
   if (type == DType::kBF16)
-    DotGroupOf<DType::kBF16>(rows, num_rows, tiles, num_tiles, k, put);
+    DotGroupOf<DType::kBF16>(rows.row, rows.count, tiles, num_tiles, k, put);
   else
-    DotGroupOf<DType::kF32>(rows, num_rows, tiles, num_tiles, k, put);
+    DotGroupOf<DType::kF32>(rows.row, rows.count, tiles, num_tiles, k, put);
 }
 
 /// put(row, tile, F16) for tiles [begin, end) of a weight of `k` columns.
 template <class Put>
-QWEN_INLINE void DotTiles(DType type, const float* const* rows, int num_rows, const void* weight, int begin, int end,
-                          int k, Put put) {
+QWEN_INLINE void DotTiles(DType type, const RowBlock& rows, const void* weight, int begin, int end, int k, Put put) {
   const unsigned char* base = static_cast<const unsigned char*>(weight);
   const long long bytes = TileBytes(type, k);
-  int group = DotTileGroup(num_rows);
+  int group = DotTileGroup(type, rows.count);
   for (int tile = begin; tile < end;) {
     int count = end - tile >= group ? group : 1;
     const unsigned char* tiles[kMaxDotTiles];
     for (int t = 0; t < count; ++t) tiles[t] = base + bytes * (tile + t);
-    DotGroup(type, rows, num_rows, tiles, count, k, [&](int r, int t, F16 v) { put(r, tile + t, v); });
+    DotGroup(type, rows, tiles, count, k, [&](int r, int t, F16 v) { put(r, tile + t, v); });
     tile += count;
   }
 }

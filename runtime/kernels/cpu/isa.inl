@@ -19,6 +19,10 @@ namespace qwen::kernels::QWEN_ISA {
 namespace {
 // clang-format off: each needs those before it
 #include "runtime/kernels/cpu/vec.inl"
+#if defined(QWEN_AMX)
+#include "runtime/kernels/cpu/amx.inl"
+#endif
+#include "runtime/kernels/cpu/ceilings.inl"
 #include "runtime/kernels/cpu/gemm.inl"
 
 #include "runtime/kernels/all_reduce/all_reduce_cpu.inl"
@@ -39,5 +43,6 @@ const CpuBody kBodies[] = {
 #define QWEN_KERNEL(entry, family, part, collective, Spec, Body) Body,
 #include "runtime/kernels/catalog.def"
 };
+const CpuCeilings kCeilings = {ReadCeiling, MultiplyCeiling};
 
 }  // namespace qwen::kernels::QWEN_ISA

@@ -5,6 +5,8 @@
 #ifndef QWEN_RUNTIME_KERNELS_CPU_SCRATCH_H_
 #define QWEN_RUNTIME_KERNELS_CPU_SCRATCH_H_
 
+#include "runtime/base/dtype.h"
+
 namespace qwen::kernels::cpu {
 
 inline constexpr int kRowChunk = 48;    // rows that share one pass over a weight tile from memory
@@ -18,6 +20,11 @@ constexpr long long PadTo16(long long n) { return (n + 15) / 16 * 16; }
 
 /// linear, lm_head, router, experts_gate_up: a chunk of prepared rows.
 constexpr long long RowScratch(int channels) { return kRowChunk * PadTo16(channels); }
+/// Behind it and behind experts_down's: the chunk as three planes of bf16, in whole tiles of 32 channels, for ISAs with
+/// matrix tiles. Part of every plan, so that a plan does not know the ISA.
+constexpr long long PlaneScratch(DType weight_type, int channels) {
+  return weight_type == DType::kBF16 ? kRowChunk * ((channels + 31) / 32 * 32) * 3LL / 2 : 0;
+}
 
 constexpr long long GdnScratch(int key_heads, int value_heads, int key_dim, int value_dim, int width) {
   if (key_heads == 0) return 0;

@@ -34,15 +34,15 @@ QWEN_INLINE long long ExpertsTempRow(const ExpertsSpec& s) {
 /// act[row][tile * 16 ...] = silu(x . gate rows) * (x . up rows); the up rows start at row `up_first` of `up`, which
 /// need not be the first of a tile.
 template <class Row>
-inline void GateUpTile(const ExpertsSpec& s, const float* const* rows, int count, const unsigned char* gate,
-                       const unsigned char* up, int up_first, int inter, int tile, Row row_of) {
+inline void GateUpTile(const ExpertsSpec& s, const RowBlock& rows, const unsigned char* gate, const unsigned char* up,
+                       int up_first, int inter, int tile, Row row_of) {
   const long long bytes = TileBytes(s.w_type, s.hidden);
   const int lanes = Min(16, inter - tile * 16);
   const int up_row = up_first + tile * 16, shift = up_row % 16;
   const unsigned char* tiles[4] = {gate + bytes * tile, up + bytes * (up_row / 16)};
   if (shift == 0) {
     F16 g = Splat(0);
-    DotGroup(s.w_type, rows, count, tiles, 2, s.hidden, [&](int r, int t, F16 v) {
+    DotGroup(s.w_type, rows, tiles, 2, s.hidden, [&](int r, int t, F16 v) {
       if (t == 0)
         g = v;
       else
@@ -53,14 +53,14 @@ inline void GateUpTile(const ExpertsSpec& s, const float* const* rows, int count
   // The sixteen up rows lie across two tiles, unless the second would begin past the last of them.
   const bool two = shift + lanes > 16;
   float g[kRowChunk][16], u[kRowChunk][32];
-  DotGroup(s.w_type, rows, count, tiles, 2, s.hidden, [&](int r, int t, F16 v) { Store(t == 0 ? g[r] : u[r], v); });
+  DotGroup(s.w_type, rows, tiles, 2, s.hidden, [&](int r, int t, F16 v) { Store(t == 0 ? g[r] : u[r], v); });
   if (two) {
     tiles[0] = tiles[1] + bytes;
-    DotGroup(s.w_type, rows, count, tiles, 1, s.hidden, [&](int r, int, F16 v) { Store(u[r] + 16, v); });
+    DotGroup(s.w_type, rows, tiles, 1, s.hidden, [&](int r, int, F16 v) { Store(u[r] + 16, v); });
   } else {
-    for (int r = 0; r < count; ++r) Store(u[r] + 16, Splat(0));
+    for (int r = 0; r < rows.count; ++r) Store(u[r] + 16, Splat(0));
   }
-  for (int r = 0; r < count; ++r) StorePart(row_of(r) + tile * 16, Silu(Load(g[r])) * Load(u[r] + shift), lanes);
+  for (int r = 0; r < rows.count; ++r) StorePart(row_of(r) + tile * 16, Silu(Load(g[r])) * Load(u[r] + shift), lanes);
 }
 
 inline void ExpertsGateUp(const void* spec, const Launch& l) {
@@ -74,19 +74,21 @@ inline void ExpertsGateUp(const void* spec, const Launch& l) {
   const long long temp_row = ExpertsTempRow(s), shared_at = 1LL * s.top_k * s.inter;
   const int tiles = NumTiles(s.inter), shared_tiles = s.shared ? NumTiles(s.shared_inter) : 0;
 
-  const float* rows[kRowChunk];
+  RowBlock rows;
   // token_of(i): the i-th row of a group.
   auto load_rows = [&](int first, int count, auto token_of) {
+    rows.count = count;
     for (int r = 0; r < count; ++r) {
       const long long at = 1LL * token_of(first + r) * s.hidden;
       if (s.x_type == DType::kF32) {
-        rows[r] = static_cast<const float*>(l.args[kExpertsX]) + at;
+        rows.row[r] = static_cast<const float*>(l.args[kExpertsX]) + at;
         continue;
       }
       float* to = scratch + static_cast<long long>(r) * RoundUp16(s.hidden);
       WidenRow(s.x_type, l.args[kExpertsX], at, s.hidden, to);
-      rows[r] = to;
+      rows.row[r] = to;
     }
+    rows.Ready(s.w_type, s.hidden, scratch + static_cast<long long>(kRowChunk) * RoundUp16(s.hidden));
   };
 
   // A tile costs its weights, worth some rows, and its rows.
@@ -122,7 +124,7 @@ inline void ExpertsGateUp(const void* spec, const Launch& l) {
       const int count = Min(kRowChunk, pair_count - first);
       load_rows(first, count, [&](int i) { return pairs[i] / s.top_k; });
       for (int tile = static_cast<int>(share.begin); tile < share.end; ++tile)
-        GateUpTile(s, rows, count, weight, weight, s.inter, s.inter, tile, [&](int r) {
+        GateUpTile(s, rows, weight, weight, s.inter, s.inter, tile, [&](int r) {
           const int pair = pairs[first + r];
           return temp + pair / s.top_k * temp_row + 1LL * (pair % s.top_k) * s.inter;
         });
@@ -136,11 +138,11 @@ inline void ExpertsGateUp(const void* spec, const Launch& l) {
     const int count = Min(kRowChunk, tokens - first);
     load_rows(first, count, [](int i) { return i; });
     for (int tile = static_cast<int>(share.begin); tile < share.end; ++tile)
-      GateUpTile(s, rows, count, static_cast<const unsigned char*>(l.args[kExpertsSharedGate]),
+      GateUpTile(s, rows, static_cast<const unsigned char*>(l.args[kExpertsSharedGate]),
                  static_cast<const unsigned char*>(l.args[kExpertsSharedUp]), 0, s.shared_inter, tile,
                  [&](int r) { return temp + (first + r) * temp_row + shared_at; });
     if (scalar.begin < scalar.end)
-      DotTiles(s.w_type, rows, count, l.args[kExpertsScalarGate], 0, 1, s.hidden, [&](int r, int, F16 v) {
+      DotTiles(s.w_type, rows, l.args[kExpertsScalarGate], 0, 1, s.hidden, [&](int r, int, F16 v) {
         float lanes[kLanes];
         Store(lanes, v);
         temp[(first + r) * temp_row + shared_at + s.shared_inter] = SigmoidOne(lanes[0]);
@@ -156,12 +158,13 @@ inline void ExpertsDown(const void* spec, const Launch& l) {
   int* next = reinterpret_cast<int*>(l.scratch);
   const ExpertPairs sorted = SortPairs(s, l, &next);
   float* sums = reinterpret_cast<float*>(next);  // [tokens][group * 16]
+  float* planes = sums + 16LL * cpu::kDownTiles * tokens;
   const float* temp = static_cast<const float*>(l.args[kExpertsTemp]);
   const float* weights = static_cast<const float*>(l.args[kExpertsWeights]);
   const long long temp_row = ExpertsTempRow(s), shared_at = 1LL * s.top_k * s.inter;
   const long long down_bytes = TileBytes(s.w_type, s.inter) * NumTiles(s.hidden);
 
-  const float* rows[kRowChunk];
+  RowBlock rows;
   for (int tile = static_cast<int>(share.begin); tile < share.end; tile += cpu::kDownTiles) {
     const int group = Min(cpu::kDownTiles, static_cast<int>(share.end) - tile), width = group * 16;
     for (long long i = 0; i < 1LL * tokens * width; ++i) sums[i] = 0;
@@ -169,12 +172,13 @@ inline void ExpertsDown(const void* spec, const Launch& l) {
       const int* pairs = sorted.pairs + sorted.begin[e];
       const int pair_count = sorted.begin[e + 1] - sorted.begin[e];
       for (int first = 0; first < pair_count; first += kRowChunk) {
-        const int count = Min(kRowChunk, pair_count - first);
-        for (int r = 0; r < count; ++r) {
+        rows.count = Min(kRowChunk, pair_count - first);
+        for (int r = 0; r < rows.count; ++r) {
           const int pair = pairs[first + r];
-          rows[r] = temp + pair / s.top_k * temp_row + 1LL * (pair % s.top_k) * s.inter;
+          rows.row[r] = temp + pair / s.top_k * temp_row + 1LL * (pair % s.top_k) * s.inter;
         }
-        DotTiles(s.w_type, rows, count, static_cast<const unsigned char*>(l.args[kExpertsDown]) + down_bytes * e, tile,
+        rows.Ready(s.w_type, s.inter, planes);
+        DotTiles(s.w_type, rows, static_cast<const unsigned char*>(l.args[kExpertsDown]) + down_bytes * e, tile,
                  tile + group, s.inter, [&](int r, int t, F16 v) {
                    const int pair = pairs[first + r];
                    float* sum = sums + 1LL * (pair / s.top_k) * width + (t - tile) * 16;
@@ -183,12 +187,13 @@ inline void ExpertsDown(const void* spec, const Launch& l) {
       }
     }
     for (int first = 0; s.shared && first < tokens; first += kRowChunk) {
-      const int count = Min(kRowChunk, tokens - first);
-      for (int r = 0; r < count; ++r) rows[r] = temp + (first + r) * temp_row + shared_at;
-      DotTiles(s.w_type, rows, count, l.args[kExpertsSharedDown], tile, tile + group, s.shared_inter,
+      rows.count = Min(kRowChunk, tokens - first);
+      for (int r = 0; r < rows.count; ++r) rows.row[r] = temp + (first + r) * temp_row + shared_at;
+      rows.Ready(s.w_type, s.shared_inter, planes);
+      DotTiles(s.w_type, rows, l.args[kExpertsSharedDown], tile, tile + group, s.shared_inter,
                [&](int r, int t, F16 v) {
                  float* sum = sums + 1LL * (first + r) * width + (t - tile) * 16;
-                 Store(sum, Fma(Splat(rows[r][s.shared_inter]), v, Load(sum)));
+                 Store(sum, Fma(Splat(rows.row[r][s.shared_inter]), v, Load(sum)));
                });
     }
     for (int t = 0; t < tokens; ++t)

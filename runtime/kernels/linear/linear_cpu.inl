@@ -31,21 +31,23 @@ inline void Linear(const void* spec, const Launch& l) {
 
   float* scratch = reinterpret_cast<float*>(l.scratch);
   const int stride = RoundUp16(s.k);
-  const float* rows[kRowChunk];
+  const bool as_they_are = s.prologue == kPrologueNone && s.x_type == DType::kF32;
+  RowBlock rows;
   for (int first = 0; first < tokens; first += kRowChunk) {
-    const int count = Min(kRowChunk, tokens - first);
-    for (int r = 0; r < count; ++r) {
+    rows.count = Min(kRowChunk, tokens - first);
+    for (int r = 0; r < rows.count; ++r) {
       const long long row = first + r;
-      if (s.prologue == kPrologueNone && s.x_type == DType::kF32) {
-        rows[r] = static_cast<const float*>(x) + row * s.k;
+      if (as_they_are) {
+        rows.row[r] = static_cast<const float*>(x) + row * s.k;
         continue;
       }
       float* to = scratch + static_cast<long long>(r) * stride;
       WidenRow(s.x_type, x, row * s.k, s.k, to);
       if (s.prologue == kPrologueRmsNorm) RmsNormRow(s.x_type, to, norm, s.k, s.eps, s.round_first, to);
       if (s.prologue == kPrologueGatedRmsNorm) GatedNormRow(s, to, l.args[kLinearGate], row, norm, to);
-      rows[r] = to;
+      rows.row[r] = to;
     }
+    rows.Ready(s.w_type, s.k, scratch + (as_they_are ? 0LL : 1LL * kRowChunk * stride));
 
     if (s.silu_mul) {
       const long long bytes = TileBytes(s.w_type, s.k);
@@ -54,7 +56,7 @@ inline void Linear(const void* spec, const Launch& l) {
                                         static_cast<const unsigned char*>(weights[1]) + bytes * tile};
         const int lanes = Min(16, s.n[0] - static_cast<int>(tile) * 16);
         F16 gate = Splat(0);
-        DotGroup(s.w_type, rows, count, pair, 2, s.k, [&](int r, int t, F16 v) {
+        DotGroup(s.w_type, rows, pair, 2, s.k, [&](int r, int t, F16 v) {
           if (t == 0)
             gate = v;
           else
@@ -71,7 +73,7 @@ inline void Linear(const void* spec, const Launch& l) {
       const long long end = share.end - before < tiles ? share.end - before : tiles;
       before += tiles;
       if (begin >= end) continue;
-      DotTiles(s.w_type, rows, count, weights[o], static_cast<int>(begin), static_cast<int>(end), s.k,
+      DotTiles(s.w_type, rows, weights[o], static_cast<int>(begin), static_cast<int>(end), s.k,
                [&](int r, int tile, F16 v) {
                  const long long at = (first + r) * static_cast<long long>(s.n[o]) + tile * 16;
                  const int lanes = Min(16, s.n[o] - tile * 16);

@@ -6,20 +6,21 @@ inline void LmHead(const void* spec, const Launch& l) {
   if (share.begin == share.end) return;
   float* scratch = reinterpret_cast<float*>(l.scratch);
   float* logits = static_cast<float*>(l.args[kLmHeadLogits]);
-  const float* rows[kRowChunk];
+  RowBlock rows;
   const int wanted = l.batch->num_logit_rows;
   for (int first = 0; first < wanted; first += kRowChunk) {
-    const int count = Min(kRowChunk, wanted - first);
-    for (int r = 0; r < count; ++r) {
+    rows.count = Min(kRowChunk, wanted - first);
+    for (int r = 0; r < rows.count; ++r) {
       const long long row = s.gather ? l.batch->logit_rows[first + r] : first + r;
       float* to = scratch + static_cast<long long>(r) * RoundUp16(s.hidden);
       WidenRow(s.x_type, l.args[kLmHeadX], row * s.hidden, s.hidden, to);
       if (s.norm)
         RmsNormRow(s.x_type, to, static_cast<const float*>(l.args[kLmHeadNormWeight]), s.hidden, s.eps, s.round_first,
                    to);
-      rows[r] = to;
+      rows.row[r] = to;
     }
-    DotTiles(s.w_type, rows, count, l.args[kLmHeadW], static_cast<int>(share.begin), static_cast<int>(share.end),
+    rows.Ready(s.w_type, s.hidden, scratch + static_cast<long long>(kRowChunk) * RoundUp16(s.hidden));
+    DotTiles(s.w_type, rows, l.args[kLmHeadW], static_cast<int>(share.begin), static_cast<int>(share.end),
              s.hidden, [&](int r, int tile, F16 v) {
                StorePart(logits + (first + r) * static_cast<long long>(s.vocab) + tile * 16, v,
                          Min(16, s.vocab - tile * 16));

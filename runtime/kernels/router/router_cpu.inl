@@ -43,14 +43,14 @@ inline void Router(const void* spec, const Launch& l) {
   float* weights = static_cast<float*>(l.args[kRouterWeights]);
   int* ids = static_cast<int*>(l.args[kRouterIds]);
 
-  const float* rows[kRowChunk];
+  RowBlock rows;
   for (int first = row_begin; first < row_end; first += kRowChunk) {
-    const int count = Min(kRowChunk, row_end - first);
-    for (int r = 0; r < count; ++r) {
+    rows.count = Min(kRowChunk, row_end - first);
+    for (int r = 0; r < rows.count; ++r) {
       const long long row = first + r;
       float* to = scratch + static_cast<long long>(r) * RoundUp16(s.hidden);
       WidenRow(s.x_type, l.args[kRouterX], row * s.hidden, s.hidden, to);
-      rows[r] = to;
+      rows.row[r] = to;
       if (!s.norm) continue;
       RmsNormRow(s.x_type, to, static_cast<const float*>(l.args[kRouterNormWeight]), s.hidden, s.eps, s.round_first,
                  to);
@@ -59,7 +59,8 @@ inline void Router(const void* spec, const Launch& l) {
           StoreTyped(s.x_type, l.args[kRouterH], row * s.hidden + i, LoadPart(to + i, run), run);
         });
     }
-    DotTiles(s.w_type, rows, count, l.args[kRouterW], tile_begin, tile_end, s.hidden, [&](int r, int tile, F16 v) {
+    rows.Ready(s.w_type, s.hidden, scratch + static_cast<long long>(kRowChunk) * RoundUp16(s.hidden));
+    DotTiles(s.w_type, rows, l.args[kRouterW], tile_begin, tile_end, s.hidden, [&](int r, int tile, F16 v) {
       StorePart(logits + (first + r) * static_cast<long long>(s.experts) + tile * 16, v,
                 Min(16, s.experts - tile * 16));
     });
