@@ -3,12 +3,25 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 
 #include "fmt/format.h"
 
 namespace qwen {
 namespace {
+
+std::atomic<ColorMode> color_mode = ColorMode::kAuto;
+
+constexpr std::string_view kRed = "\x1b[1;31m", kYellow = "\x1b[1;33m", kCyan = "\x1b[1;36m", kPlain = "\x1b[0m";
+
+/// Colours the first `word` of `text`, but for the character in front that tells it from one inside a message.
+void Paint(std::string& text, std::string_view word, std::string_view color) {
+  size_t at = text.find(word);
+  if (at == std::string::npos) return;
+  text.insert(at + word.size(), kPlain);
+  text.insert(at + 1, color);
+}
 
 /// Bytes of the valid UTF-8 sequence at the start of `text`; 0 when there is none.
 size_t Utf8Length(std::string_view text) {
@@ -65,46 +78,32 @@ std::string ErrorText(std::string_view program, std::string_view command, const 
 
 int PrintError(std::string_view program, std::string_view command, const Status& status) {
   std::fflush(stdout);
-  fmt::print(stderr, "{}", ErrorText(program, command, status));
+  std::string text = ErrorText(program, command, status);
+  if (UseColor(stderr)) {
+    Paint(text, " error:", kRed);
+    Paint(text, "\nhint:", kCyan);
+  }
+  fmt::print(stderr, "{}", text);
   return status.ExitCode();
 }
 
 void PrintWarning(std::string_view program, std::string_view message) {
-  fmt::print(stderr, "{}: warning: {}\n", program, EscapeControl(message));
+  std::string text = fmt::format("{}: warning: {}\n", program, EscapeControl(message));
+  if (UseColor(stderr)) Paint(text, " warning:", kYellow);
+  fmt::print(stderr, "{}", text);
 }
 
-bool StderrIsTerminal() {
+bool IsTerminal(std::FILE* stream) {
   const char* term = std::getenv("TERM");
-  return isatty(STDERR_FILENO) && term && std::string_view(term) != "dumb";
+  return isatty(fileno(stream)) && term && std::string_view(term) != "dumb";
 }
 
-ProgressBar::ProgressBar(std::string phase)
-    : phase_(std::move(phase)), visible_(StderrIsTerminal()), start_(std::chrono::steady_clock::now()) {}
+void SetColorMode(ColorMode mode) { color_mode = mode; }
 
-ProgressBar::~ProgressBar() {
-  if (drawn_) fmt::print(stderr, "\r\x1b[K");
-}
-
-void ProgressBar::Update(int64_t done, int64_t total) {
-  if (!visible_ || total <= 0) return;
-  auto now = std::chrono::steady_clock::now();
-  // What is done within a blink needs no bar.
-  if (now - (drawn_ ? last_ : start_) < std::chrono::milliseconds(100)) return;
-  last_ = now;
-  drawn_ = true;
-  constexpr int kWidth = 30;
-  double share = std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0);
-  double seconds = std::chrono::duration<double>(now - start_).count();
-  double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
-  int filled = static_cast<int>(share * kWidth);
-  double unit = total < 1'000'000'000 ? 1e6 : 1e9;
-  std::string line =
-      fmt::format("\r\x1b[K{} [{}{}] {:3.0f}%  {:.1f} of {:.1f} {}  {:.2f} GB/s", phase_,
-                  std::string(static_cast<size_t>(filled), '#'), std::string(static_cast<size_t>(kWidth - filled), ' '),
-                  share * 100, static_cast<double>(done) / unit, static_cast<double>(total) / unit,
-                  unit < 1e9 ? "MB" : "GB", rate / 1e9);
-  if (rate > 0) line += fmt::format("  {:.0f} s left", static_cast<double>(total - done) / rate);
-  fmt::print(stderr, "{}", line);
+bool UseColor(std::FILE* stream) {
+  if (color_mode != ColorMode::kAuto) return color_mode == ColorMode::kAlways;
+  const char* no_color = std::getenv("NO_COLOR");
+  return IsTerminal(stream) && !(no_color && *no_color);
 }
 
 }  // namespace qwen

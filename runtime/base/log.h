@@ -1,9 +1,8 @@
-// What goes to stderr: errors, warnings, progress. stdout carries results only.
+// What goes to stderr: errors, warnings. stdout carries results only.
 #ifndef QWEN_RUNTIME_BASE_LOG_H_
 #define QWEN_RUNTIME_BASE_LOG_H_
 
-#include <chrono>
-#include <cstdint>
+#include <cstdio>
 #include <string>
 #include <string_view>
 
@@ -18,29 +17,19 @@ std::string EscapeControl(std::string_view text);
 /// `program: error: command: message`, then `hint: ...` when there is one. Lines of the message after the first are
 /// indented. `command` may be empty.
 std::string ErrorText(std::string_view program, std::string_view command, const Status& status);
-/// Prints that on stderr; returns the exit code.
+/// Prints that on stderr, in colour where that is wanted; returns the exit code.
 int PrintError(std::string_view program, std::string_view command, const Status& status);
 /// `program: warning: message` on stderr.
 void PrintWarning(std::string_view program, std::string_view message);
 
-/// Whether stderr is a terminal that can redraw a line.
-bool StderrIsTerminal();
+/// Whether `stream` is a terminal that can redraw a line: not one whose TERM is dumb or missing.
+bool IsTerminal(std::FILE* stream);
+inline bool StderrIsTerminal() { return IsTerminal(stderr); }
 
-/// A bar on stderr, redrawn at most ten times a second; nothing when stderr is no terminal. Cleared when destroyed.
-class ProgressBar {
- public:
-  explicit ProgressBar(std::string phase);
-  ~ProgressBar();
-  ProgressBar(const ProgressBar&) = delete;
-  ProgressBar& operator=(const ProgressBar&) = delete;
-  /// Bytes.
-  void Update(int64_t done, int64_t total);
-
- private:
-  std::string phase_;
-  bool visible_, drawn_ = false;
-  std::chrono::steady_clock::time_point start_, last_{};
-};
+/// --color: kAuto, as at the start, colours terminals unless NO_COLOR (no-color.org) is set and not empty.
+enum class ColorMode { kAuto, kAlways, kNever };
+void SetColorMode(ColorMode mode);
+bool UseColor(std::FILE* stream);
 
 }  // namespace qwen
 

@@ -3,6 +3,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <charconv>
+#include <string>
 
 namespace qwen {
 namespace {
@@ -30,6 +32,59 @@ int AvailableCores() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1u, std::thread::hardware_concurrency());
+}
+
+StatusOr<std::vector<int>> ParseCores(std::string_view text) {
+  constexpr int kMost = CPU_SETSIZE;
+  const std::string quoted = "'" + std::string(text) + "'";
+  std::vector<bool> set(kMost);
+  if (text.starts_with("0x") || text.starts_with("0X")) {
+    const std::string_view digits = text.substr(2);
+    for (size_t i = 0; i < digits.size(); ++i) {
+      int value = 0;
+      const char* at = &digits[digits.size() - 1 - i];
+      if (std::from_chars(at, at + 1, value, 16).ec != std::errc())
+        return InvalidArgumentError(quoted + " is no mask of hexadecimal digits");
+      for (size_t bit = 0; bit < 4; ++bit) {
+        if ((value >> bit & 1) == 0) continue;
+        if (4 * i + bit >= kMost) return InvalidArgumentError(quoted + " names a core beyond 1023");
+        set[4 * i + bit] = true;
+      }
+    }
+  } else {
+    const auto wrong = [&] { return InvalidArgumentError(quoted + " is no list of cores", "cores look like 0-3,8 or 0xf"); };
+    for (std::string_view rest = text;;) {
+      int first = 0, last = 0;
+      const char* end = rest.data() + rest.size();
+      auto [at, error] = std::from_chars(rest.data(), end, first);
+      if (error != std::errc()) return wrong();
+      last = first;
+      if (at != end && *at == '-') {
+        auto [behind, last_error] = std::from_chars(at + 1, end, last);
+        if (last_error != std::errc()) return wrong();
+        at = behind;
+      }
+      if (first < 0 || last < first) return wrong();
+      if (last >= kMost) return InvalidArgumentError(quoted + " names a core beyond 1023");
+      std::fill(set.begin() + first, set.begin() + last + 1, true);
+      if (at == end) break;
+      if (*at != ',') return wrong();
+      rest = std::string_view(at + 1, end);
+    }
+  }
+  std::vector<int> cores;
+  for (int core = 0; core < kMost; ++core)
+    if (set[core]) cores.push_back(core);
+  if (cores.empty()) return InvalidArgumentError(quoted + " names no core");
+  return cores;
+}
+
+Status UseCores(std::span<const int> cores) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int core : cores) CPU_SET(core, &set);
+  if (sched_setaffinity(0, sizeof(set), &set) == 0) return {};
+  return InvalidArgumentError("none of these " + std::to_string(cores.size()) + " cores is this process's to use");
 }
 
 int SpinsFor(int threads) {

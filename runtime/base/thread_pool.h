@@ -9,14 +9,25 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <string_view>
 #include <thread>
 #include <type_traits>
 #include <vector>
+
+#include "runtime/base/status.h"
 
 namespace qwen {
 
 /// Cores this process may use, at least 1.
 int AvailableCores();
+
+/// "0x3f", a mask with the first core lowest, or "0-5,8", a list. kInvalidArgument for anything else, and for cores
+/// beyond 1023. Ascending.
+StatusOr<std::vector<int>> ParseCores(std::string_view text);
+/// From here on this thread, and those it makes, run on `cores` alone. kInvalidArgument when the process may use none
+/// of them.
+Status UseCores(std::span<const int> cores);
 
 /// How often to look before sleeping, when `threads` threads of this process are at work at the same time.
 int SpinsFor(int threads);

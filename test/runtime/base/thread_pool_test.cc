@@ -1,6 +1,7 @@
 #include "runtime/base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <chrono>
 #include <cstdio>
@@ -69,6 +70,34 @@ TEST(ThreadPool, CostOfABarrier) {
     std::printf("barrier of %d threads on %d cores: %.2f us\n", threads, AvailableCores(), us);
     RecordProperty("barrier_us_" + std::to_string(threads), std::to_string(us));
   }
+}
+
+TEST(Cores, MasksAndLists) {
+  EXPECT_EQ(*ParseCores("0x5"), (std::vector<int>{0, 2}));
+  EXPECT_EQ(*ParseCores("0x100000000"), (std::vector<int>{32}));
+  EXPECT_EQ(*ParseCores("3,0-1,1"), (std::vector<int>{0, 1, 3}));
+  EXPECT_EQ(ParseCores("0x").status().message(), "'0x' names no core");
+  EXPECT_EQ(ParseCores("0xg").status().message(), "'0xg' is no mask of hexadecimal digits");
+  EXPECT_EQ(ParseCores("1024").status().message(), "'1024' names a core beyond 1023");
+  EXPECT_EQ(ParseCores("0x1" + std::string(256, '0')).status().message(),
+            "'0x1" + std::string(256, '0') + "' names a core beyond 1023");
+  for (const char* text : {"", ",", "1,", "-1", "2-1", "0-", "1;2", "99999999999"})
+    EXPECT_EQ(ParseCores(text).status().message(), "'" + std::string(text) + "' is no list of cores");
+}
+
+TEST(Cores, ThreadsStayOnThem) {
+  std::thread([] {
+    const int before = AvailableCores();
+    ASSERT_GE(before, 1);
+    cpu_set_t set;
+    ASSERT_EQ(sched_getaffinity(0, sizeof(set), &set), 0);
+    int first = 0;
+    while (!CPU_ISSET(first, &set)) ++first;
+    ASSERT_TRUE(UseCores(std::vector<int>{first}).ok());
+    EXPECT_EQ(AvailableCores(), 1);
+    std::thread([] { EXPECT_EQ(AvailableCores(), 1); }).join();
+    EXPECT_EQ(UseCores(std::vector<int>{1023}).message(), "none of these 1 cores is this process's to use");
+  }).join();
 }
 
 }  // namespace
