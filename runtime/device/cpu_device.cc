@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <system_error>
 
 #include "runtime/base/thread_pool.h"
@@ -41,13 +43,12 @@ class CpuDevice : public Device {
 
   std::string_view target() const override { return "cpu"; }
 
-  int64_t memory_bytes() const override {
-    return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-  }
+  int64_t memory_bytes() const override { return CpuMemoryBytes(); }
 
   StatusOr<Memory> Allocate(int64_t bytes) override {
     const size_t length = std::max<int64_t>(bytes, 1);
-    void* at = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (options_.populate ? MAP_POPULATE : 0);
+    void* at = mmap(nullptr, length, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (at == MAP_FAILED)
       return ResourceExhaustedError(fmt::format("{} bytes, the machine has {}", bytes, memory_bytes()));
     return Memory(static_cast<uint8_t*>(at), [length](uint8_t* p) { munmap(p, length); });
@@ -76,13 +77,13 @@ class CpuDevice : public Device {
     return std::unique_ptr<const Kernel>(std::move(loaded));
   }
 
-  Status Reserve(int64_t scratch_bytes, int64_t shared_bytes) override {
+  StatusOr<int64_t> Reserve(int64_t scratch_bytes, int64_t shared_bytes) override {
     // Whole pages a thread: each thread touches its own first, and no prefetcher crosses into another.
     constexpr int64_t kPage = 4096;
     scratch_stride_ = (scratch_bytes + kPage - 1) / kPage * kPage;
     QWEN_ASSIGN_OR_RETURN(scratch_, Allocate(scratch_stride_ * options_.threads));
     QWEN_ASSIGN_OR_RETURN(shared_, Allocate(shared_bytes));
-    return {};
+    return scratch_stride_ * options_.threads + shared_bytes;
   }
 
   void Run(const Program& program, const kernels::BatchView& batch, comm::Comm& comm) override {
@@ -127,6 +128,19 @@ class CpuDevice : public Device {
 };
 
 }  // namespace
+
+int64_t CpuMemoryBytes() {
+  int64_t bytes = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  // The process's group and those around it, of the second version's single tree (kernel: cgroup-v2.rst).
+  std::string line, path;
+  for (std::ifstream groups("/proc/self/cgroup"); std::getline(groups, line);)
+    if (line.starts_with("0::/")) path = line.substr(3);
+  for (; !path.empty(); path.resize(path.rfind('/'))) {
+    int64_t limit = 0;  // "max" is no number
+    if (std::ifstream("/sys/fs/cgroup" + path + "/memory.max") >> limit) bytes = std::min(bytes, limit);
+  }
+  return bytes;
+}
 
 StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuOptions& options) {
   if (!kernels::IsaSupported(options.isa))

@@ -57,8 +57,9 @@ class Device {
   virtual void CopyOut(uint8_t* to, const void* from, int64_t bytes) = 0;
 
   virtual StatusOr<std::unique_ptr<const Kernel>> Load(const plan::Kernel& kernel) = 0;
-  /// What the steps of any Run may use: scratch of a thread, and bytes of the rank that are zero between steps.
-  virtual Status Reserve(int64_t scratch_bytes, int64_t shared_bytes) = 0;
+  /// What the steps of any Run may use: scratch of a thread, and bytes of the rank that are zero between steps. Returns
+  /// the bytes taken for both.
+  virtual StatusOr<int64_t> Reserve(int64_t scratch_bytes, int64_t shared_bytes) = 0;
 
   /// Runs the steps in order and returns when all is done. A step without rows is left out. Collectives meet the other
   /// ranks in `comm`, so every rank's Run must be under way.
@@ -68,9 +69,13 @@ class Device {
 struct CpuOptions {
   int rank = 0;
   int threads = 1;
-  int spins = 0;  // SpinsFor(all threads of all ranks)
+  int spins = 0;          // SpinsFor(all threads of all ranks)
+  bool populate = false;  // memory is there once it is allocated: no step ever waits for a page
   kernels::Isa isa = kernels::Isa::kBase;
 };
+/// What this process may use: the machine's memory, or less where a control group says so.
+int64_t CpuMemoryBytes();
+
 /// A rank's group of threads; the caller of Run is its thread 0. kResourceExhausted when there are no more threads.
 StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuOptions& options);
 

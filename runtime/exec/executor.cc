@@ -12,6 +12,7 @@
 #include "runtime/device/device.h"
 #include "runtime/kernels/gdn/gdn.h"
 #include "runtime/kernels/spec_fields.h"
+#include "runtime/plan/memory.h"
 
 namespace qwen::exec {
 namespace {
@@ -44,7 +45,6 @@ struct BoundProgram {
   };
   const plan::Program* plan = nullptr;
   device::Program steps;
-  device::Memory outputs;
   std::vector<Input> hidden;  // arguments that take the address of the run's `hidden`
   Port hidden_port;
   std::map<std::string, Port, std::less<>> output_ports;
@@ -54,7 +54,8 @@ struct Rank {
   const plan::State* state = nullptr;
   std::unique_ptr<device::Device> device;
   std::vector<std::unique_ptr<const device::Kernel>> kernels;  // index as in plan.kernels; null: of another target
-  device::Memory arena, pages, slots, fold_out;
+  device::Memory arena, outputs, pages, slots, fold_out;
+  int64_t allocated_bytes = 0;
   std::vector<SavedLayer> saved_layers;
   int64_t saved_bytes = 0;
   std::map<std::string, BoundProgram, std::less<>> programs;
@@ -99,6 +100,11 @@ class CpuExecutor : public Executor {
     for (const Rank& rank : ranks_) bytes += rank.saved_bytes;
     return bytes;
   }
+  int64_t allocated_bytes() const override {
+    int64_t bytes = 0;
+    for (const Rank& rank : ranks_) bytes += rank.allocated_bytes;
+    return bytes;
+  }
   void SaveSlot(int slot, int position, int ring_fill, std::span<uint8_t> to) const override;
   void LoadSlot(int slot, int position, std::span<const uint8_t> from) override;
   void SavePage(int page, std::span<uint8_t> to) const override;
@@ -107,9 +113,8 @@ class CpuExecutor : public Executor {
  private:
   Status InitRank(int index);
   Status CheckWorkspace(const plan::Program& program, const Rank& rank) const;
-  Status BindProgram(const plan::Program& program, Rank* rank);
+  Status BindProgram(const plan::Program& program, std::span<const int64_t> output_at, Rank* rank);
   Status CheckCollectives() const;
-  Status CheckMemory() const;
   Status CheckBatch(const BoundProgram& program, const kernels::BatchView& batch,
                     std::span<const uint8_t> hidden) const;
   Status WhyNot(const std::string& program) const;
@@ -148,18 +153,19 @@ Status CpuExecutor::Init() {
     return InvalidArgumentError(fmt::format("{} threads, want 0 to {}", options_.threads, kMaxThreads));
   if (options_.num_pages < 0 || options_.num_slots < 0)
     return InvalidArgumentError(fmt::format("{} pages and {} slots", options_.num_pages, options_.num_slots));
-  threads_ = options_.threads ? options_.threads : std::max(1, AvailableCores() / plan_.tp);
+  QWEN_RETURN_IF_ERROR(CheckMemory(plan_, options_));
+  threads_ = ThreadsFor(plan_, options_.threads);
 
   device::CpuOptions options;
   options.threads = threads_;
   options.spins = SpinsFor(plan_.tp * threads_);
+  options.populate = options_.preallocate;
   options.isa = options_.isa.value_or(kernels::DetectIsa());
   ranks_.resize(plan_.tp);
   for (Rank& rank : ranks_) {
     QWEN_ASSIGN_OR_RETURN(rank.device, device::MakeCpuDevice(options));
     ++options.rank;
   }
-  QWEN_RETURN_IF_ERROR(CheckMemory());
   for (int rank = 0; rank < plan_.tp; ++rank) {
     Status status = InitRank(rank);
     if (!status.ok()) return plan_.tp == 1 ? status : std::move(status).Annotate(fmt::format("rank {}", rank));
@@ -191,9 +197,10 @@ Status CpuExecutor::InitRank(int index) {
     rank.kernels[i] = *std::move(loaded);
   }
 
+  // What the plan states, also of a program that is left out: whoever read the statement finds it true.
   int64_t arena_bytes = 0, scratch_bytes = 0, shared_bytes = 0, fold_bytes = 0;
   for (const plan::Program& program : plan_.programs) {
-    if (program.rank != index || Left(program)) continue;
+    if (program.rank != index) continue;
     QWEN_RETURN_IF_ERROR(CheckWorkspace(program, rank).Annotate(fmt::format("program {}", program.name)));
     arena_bytes = std::max(arena_bytes, program.arena_bytes);
     scratch_bytes = std::max(scratch_bytes, program.scratch_bytes);
@@ -229,7 +236,7 @@ Status CpuExecutor::InitRank(int index) {
     kernels::Workspace need = saved.fold->info->workspace(saved.fold->spec.get(), 1);
     scratch_bytes = std::max(scratch_bytes, need.scratch);
     shared_bytes = std::max(shared_bytes, need.shared);
-    fold_bytes = std::max(fold_bytes, saved.base_bytes);
+    fold_bytes = std::max(fold_bytes, Aligned(saved.base_bytes));
     rank.saved_bytes += saved.bytes();
     rank.saved_layers.push_back(std::move(saved));
   }
@@ -238,17 +245,24 @@ Status CpuExecutor::InitRank(int index) {
     auto allocated = rank.device->Allocate(bytes);
     if (!allocated.ok()) return allocated.status().Annotate(what);
     *memory = *std::move(allocated);
+    rank.allocated_bytes += bytes;
     return {};
   };
+  const plan::OutputPlaces outputs = plan::PlaceOutputs(plan_, kTarget, index);
   QWEN_RETURN_IF_ERROR(allocate("arena", arena_bytes, &rank.arena));
+  QWEN_RETURN_IF_ERROR(allocate("outputs", outputs.bytes, &rank.outputs));
   QWEN_RETURN_IF_ERROR(allocate("KV pages", options_.num_pages * state.page_bytes, &rank.pages));
   QWEN_RETURN_IF_ERROR(allocate("recurrent slots", options_.num_slots * state.slot_bytes, &rank.slots));
   QWEN_RETURN_IF_ERROR(allocate("snapshots", fold_bytes, &rank.fold_out));
-  QWEN_RETURN_IF_ERROR(rank.device->Reserve(scratch_bytes, shared_bytes).Annotate("scratch"));
+  auto reserved = rank.device->Reserve(scratch_bytes, shared_bytes);
+  if (!reserved.ok()) return reserved.status().Annotate("scratch");
+  rank.allocated_bytes += *reserved;
 
-  for (const plan::Program& program : plan_.programs) {
+  for (size_t p = 0; p < plan_.programs.size(); ++p) {
+    const plan::Program& program = plan_.programs[p];
     if (program.rank != index || Left(program)) continue;
-    QWEN_RETURN_IF_ERROR(BindProgram(program, &rank).Annotate(fmt::format("program {}", program.name)));
+    QWEN_RETURN_IF_ERROR(
+        BindProgram(program, outputs.offsets[p], &rank).Annotate(fmt::format("program {}", program.name)));
   }
   return {};
 }
@@ -263,26 +277,6 @@ bool CpuExecutor::Left(const plan::Program& program) const {
     if (group == plan::Group::kDraft && !weights_.packed[buffer.index]) return true;
   }
   return false;
-}
-
-// Outputs are not counted: the logits of a step that asks for every row are seldom touched.
-Status CpuExecutor::CheckMemory() const {
-  int64_t bytes = 0;
-  for (int rank = 0; rank < plan_.tp; ++rank) {
-    const plan::State& state = plan_.states[rank];
-    int64_t arena_bytes = 0;
-    for (const plan::Program& program : plan_.programs)
-      if (program.rank == rank) arena_bytes = std::max(arena_bytes, program.arena_bytes);
-    bytes += arena_bytes + options_.num_pages * state.page_bytes + options_.num_slots * state.slot_bytes;
-  }
-  const int64_t have = ranks_[0].device->memory_bytes();
-  if (bytes > have)
-    return ResourceExhaustedError(
-        fmt::format("{} KV pages, {} recurrent slots and the arena take {} bytes, the machine "
-                    "has {}",
-                    options_.num_pages, options_.num_slots, bytes, have),
-        "use fewer sequences or a shorter context");
-  return {};
 }
 
 // The plan's figures come from a compiler whose kernels may have needed less.
@@ -304,23 +298,11 @@ Status CpuExecutor::CheckWorkspace(const plan::Program& program, const Rank& ran
   return {};
 }
 
-Status CpuExecutor::BindProgram(const plan::Program& program, Rank* rank) {
+Status CpuExecutor::BindProgram(const plan::Program& program, std::span<const int64_t> output_at, Rank* rank) {
   BoundProgram bound;
   bound.plan = &program;
   const plan::State& state = *rank->state;
   bound.steps.state = StateOf(state);
-
-  // Every program has outputs of its own: step's hidden rows stay while draft_mtp runs.
-  std::vector<int64_t> output_at(program.buffers.size());
-  int64_t output_bytes = 0;
-  for (size_t i = 0; i < program.buffers.size(); ++i) {
-    if (program.buffers[i].kind != plan::BufferKind::kOutput) continue;
-    output_at[i] = output_bytes;
-    output_bytes += Aligned(program.buffers[i].bytes);
-  }
-  auto outputs = rank->device->Allocate(output_bytes);
-  if (!outputs.ok()) return outputs.status().Annotate("outputs");
-  bound.outputs = *std::move(outputs);
 
   // `slots`: the argument is a recurrent layer's, else a KV layer's. nullptr for an input.
   auto address = [&](int32_t index, bool slots, uint8_t** at) -> Status {
@@ -361,7 +343,7 @@ Status CpuExecutor::BindProgram(const plan::Program& program, Rank* rank) {
         *at = nullptr;
         return {};
       case plan::BufferKind::kOutput:
-        *at = bound.outputs.get() + output_at[index];
+        *at = rank->outputs.get() + output_at[index];
         return {};
     }
     return InternalError("a buffer of no kind");
@@ -491,7 +473,8 @@ StatusOr<Outputs> CpuExecutor::Run(const std::string& name, const kernels::Batch
   auto found = ranks_[0].programs.find(name);
   if (found == ranks_[0].programs.end()) return WhyNot(name);
   const BoundProgram& first = found->second;
-  QWEN_RETURN_IF_ERROR(CheckBatch(first, batch, hidden).Annotate(fmt::format("program {}: batch", name)));
+  if (Status status = CheckBatch(first, batch, hidden); !status.ok())
+    return std::move(status).Annotate(fmt::format("program {}: batch", name));
 
   // Everything that can be refused has been: from here on all ranks go through, so none waits in vain.
   workers_->Run([&](int r) {
@@ -613,6 +596,16 @@ void CpuExecutor::LoadPage(int page, std::span<const uint8_t> from) {
 }
 
 }  // namespace
+
+int ThreadsFor(const plan::Plan& plan, int asked) { return asked ? asked : std::max(1, AvailableCores() / plan.tp); }
+
+Status CheckMemory(const plan::Plan& plan, const ExecutorOptions& options) {
+  return plan::CheckFit(plan, kTarget,
+                        {.memory_bytes = device::CpuMemoryBytes(),
+                         .num_slots = options.num_slots,
+                         .num_pages = options.num_pages,
+                         .threads = ThreadsFor(plan, options.threads)});
+}
 
 StatusOr<std::unique_ptr<Executor>> Executor::Create(const plan::Plan& plan, Weights weights,
                                                      const ExecutorOptions& options) {

@@ -22,25 +22,34 @@
 namespace qwen::exec {
 
 struct ExecutorOptions {
-  int threads = 0;                // per rank; 0: the machine's cores over the ranks, at least 1
+  int threads = 0;                  // as ThreadsFor
   std::optional<kernels::Isa> isa;  // the best one when absent
-  int num_pages = 0;              // KV pages of every rank's pool
-  int num_slots = 0;              // recurrent slots of every rank's pool
+  int num_pages = 0;                // KV pages of every rank's pool
+  int num_slots = 0;                // recurrent slots of every rank's pool
+  bool preallocate = false;         // touches all memory at once: no later step waits for a page or finds none left
 };
 
-/// A program's outputs after Run: rank 0's, valid until the next Run.
+/// Threads of a rank: `asked`, or when that is 0 the machine's cores over the ranks, at least 1.
+int ThreadsFor(const plan::Plan& plan, int asked);
+
+/// kResourceExhausted with both numbers when the plan with these pools does not fit this machine, by its memory
+/// statement. Create asks it; who asks before weights are loaded saves their time.
+Status CheckMemory(const plan::Plan& plan, const ExecutorOptions& options);
+
+/// A program's outputs after Run: rank 0's, valid until the next Run of any program. `hidden` and `features` stay until
+/// the next Run of the same one.
 struct Outputs {
-  std::span<const int32_t> next;             // [logit rows]
-  std::span<const float> logits;             // [logit rows, vocab]
+  std::span<const int32_t> next;               // [logit rows]
+  std::span<const float> logits;               // [logit rows, vocab]
   std::span<const int32_t> accepted, emitted;  // verify: [short sequences]
-  std::span<const uint8_t> hidden;           // final_hidden or hidden_out: [tokens, hidden] of the output's type
-  std::span<const uint8_t> features;         // DFlash taps: [tokens, ids * hidden]
+  std::span<const uint8_t> hidden;             // final_hidden or hidden_out: [tokens, hidden] of the output's type
+  std::span<const uint8_t> features;           // DFlash taps: [tokens, ids * hidden]
 };
 
 class Executor {
  public:
   /// Checks the plan's steps against the catalogue, allocates, starts the threads. `weights` has every rank's packed
-  /// weights. kResourceExhausted with both numbers when memory does not suffice.
+  /// weights. kResourceExhausted as CheckMemory.
   static StatusOr<std::unique_ptr<Executor>> Create(const plan::Plan& plan, Weights weights,
                                                     const ExecutorOptions& options);
   virtual ~Executor() = default;
@@ -51,6 +60,9 @@ class Executor {
   /// that program.
   virtual StatusOr<Outputs> Run(const std::string& program, const kernels::BatchView& batch,
                                 std::span<const uint8_t> hidden = {}) = 0;
+
+  /// Taken at Create beside the weights: the memory statement's arenas, workspaces, outputs, pages and slots.
+  virtual int64_t allocated_bytes() const = 0;
 
   // Copies of cached state, the same on every rank; bytes are all ranks' one after the other.
   virtual int64_t page_bytes() const = 0;  // of all ranks

@@ -1,17 +1,12 @@
 #include "runtime/exec/weights.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cassert>
-#include <cerrno>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <span>
@@ -19,6 +14,7 @@
 #include <tuple>
 
 #include "runtime/base/thread_pool.h"
+#include "runtime/exec/mapped_file.h"
 #include "runtime/kernels/formats/convert.h"
 #include "runtime/kernels/formats/pack.h"
 #include "runtime/plan/weight_map.h"
@@ -59,13 +55,6 @@ class PlainRows : public RowSource {
 std::vector<plan::Range> RangesOf(const plan::Weight& weight, const plan::Packed& packed, size_t d) {
   if (d < packed.slices.size() && !packed.slices[d].empty()) return packed.slices[d];
   return {{0, weight.shape[d]}};
-}
-
-bool SameBytes(const plan::Weight& weight, const plan::Packed& a, const plan::Packed& b) {
-  if (a.layout != b.layout) return false;
-  for (size_t d = 0; d < weight.shape.size(); ++d)
-    if (RangesOf(weight, a, d) != RangesOf(weight, b, d)) return false;
-  return true;
 }
 
 /// The rows and columns that a rank takes of a weight, and the pieces its work falls into: groups of 16 rows for tiles,
@@ -153,127 +142,98 @@ class Packer {
   int64_t num_columns_ = 0, rows_per_unit_ = 1, units_per_matrix_ = 0, unit_bytes_ = 0;
 };
 
-/// 64-byte aligned; large ones in huge pages where the system has them. Null when there is no memory.
-std::shared_ptr<uint8_t[]> AllocatePacked(int64_t bytes) {
-  constexpr int64_t kHugePage = 2 << 20;
-  const int64_t align = bytes < 2 * kHugePage ? int64_t{plan::kAlignment} : kHugePage;
-  void* at = nullptr;
-  if (posix_memalign(&at, align, std::max<int64_t>(bytes, 1)) != 0) return nullptr;
-  // Whole pages only: the rest of the last one would be touched for nothing.
-  if (align == kHugePage) madvise(at, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
-  return std::shared_ptr<uint8_t[]>(static_cast<uint8_t*>(at), [](uint8_t* p) { std::free(p); });
-}
-
-/// Packs every entry of plan.packed whose weight has a source, weight by weight. `source(weight)` is null for one that
-/// is absent, `done(weight)` hears that nobody needs its source any more.
+/// Packs every blob of a sink, weight by weight.
 class PackAll {
  public:
-  PackAll(const plan::Plan& plan, const std::function<void(int64_t, int64_t)>& progress)
-      : plan_(plan), progress_(progress), pool_(AvailableCores(), SpinsFor(AvailableCores())) {}
+  PackAll(const plan::Plan& plan, const LoadOptions& options)
+      : plan_(plan), options_(options), pool_(AvailableCores(), SpinsFor(AvailableCores())) {}
 
-  Status Run(const std::function<std::unique_ptr<RowSource>(int32_t)>& source, const std::function<void(int32_t)>& done,
-             Weights* weights) {
-    weights->packed.resize(plan_.packed.size());
+  /// `source(weight)` is asked once for every weight with a blob; `done(weight)` hears that nobody needs it any more.
+  Status Run(const BlobPlaces& places, const std::function<std::unique_ptr<RowSource>(int32_t)>& source,
+             const std::function<void(int32_t)>& done, BlobSink* sink) {
     // By the weight that has the bytes.
     std::map<int32_t, std::vector<size_t>> of_weight;
-    for (size_t i = 0; i < plan_.packed.size(); ++i) {
-      const int32_t weight = plan_.packed[i].weight, alias = plan_.weights[weight].alias;
-      of_weight[alias < 0 ? weight : alias].push_back(i);
-      total_ += plan_.packed[i].bytes;
+    for (size_t b = 0; b < places.blobs.size(); ++b) {
+      const int32_t weight = plan_.packed[places.blobs[b].packed].weight, alias = plan_.weights[weight].alias;
+      of_weight[alias < 0 ? weight : alias].push_back(b);
+      total_ += places.blobs[b].bytes;
     }
-    for (const auto& [weight, entries] : of_weight) {
-      std::unique_ptr<RowSource> rows = source(weight);
-      for (size_t n = 0; n < entries.size(); ++n) {
-        const plan::Packed& packed = plan_.packed[entries[n]];
-        std::shared_ptr<uint8_t[]>& to = weights->packed[entries[n]];
-        if (rows) {
-          for (size_t m = 0; m < n && !to; ++m) {
-            if (SameBytes(plan_.weights[weight], plan_.packed[entries[m]], packed)) to = weights->packed[entries[m]];
-          }
-          if (!to) QWEN_RETURN_IF_ERROR(PackOne(plan_.weights[weight], packed, *rows, &to));
-        }
-        bytes_ += packed.bytes;
-        if (progress_) progress_(bytes_, total_);
+    if (options_.progress) options_.progress(0, total_);
+    for (const auto& [weight, blobs] : of_weight) {
+      const std::unique_ptr<RowSource> rows = source(weight);
+      if (!rows) return DataLossError(fmt::format("weight {}: nothing says where it comes from", NameOf(weight)));
+      for (size_t b : blobs) {
+        const Packer packer(plan_.weights[weight], plan_.packed[places.blobs[b].packed]);
+        if (packer.units() * packer.unit_bytes() != places.blobs[b].bytes)
+          return DataLossError(fmt::format("weight {}: packs into {} bytes, the plan has {}", NameOf(weight),
+                                           packer.units() * packer.unit_bytes(), places.blobs[b].bytes));
+        QWEN_ASSIGN_OR_RETURN(uint8_t* to, sink->Room(b));
+        PackOne(packer, *rows, to);
+        QWEN_RETURN_IF_ERROR(sink->Done(b));
+        bytes_ += places.blobs[b].bytes;
+        if (options_.progress) options_.progress(bytes_, total_);
       }
-      if (rows) done(weight);
+      done(weight);
     }
     return {};
   }
 
  private:
-  Status PackOne(const plan::Weight& weight, const plan::Packed& packed, const RowSource& rows,
-                 std::shared_ptr<uint8_t[]>* to) {
-    const Packer packer(weight, packed);
-    if (packer.units() * packer.unit_bytes() != packed.bytes)
-      return DataLossError(fmt::format("weight {}: packs into {} bytes, the plan has {}", weight.name,
-                                       packer.units() * packer.unit_bytes(), packed.bytes));
-    *to = AllocatePacked(packed.bytes);
-    if (!*to)
-      return ResourceExhaustedError(
-          fmt::format("weight {}: {} bytes after {} of {}", weight.name, packed.bytes, bytes_, total_));
+  const std::string& NameOf(int32_t weight) const { return plan_.weights[weight].name; }
+
+  void PackOne(const Packer& packer, const RowSource& rows, uint8_t* to) {
     // Whoever is free takes the next megabyte or so: threads wait for the disk at different times.
     const int64_t chunk = std::max<int64_t>(1, (1 << 20) / std::max<int64_t>(packer.unit_bytes(), 1));
     if (packer.units() <= chunk) {
-      packer.Pack(rows, 0, packer.units(), to->get());
-      return {};
+      packer.Pack(rows, 0, packer.units(), to);
+      return;
     }
     std::atomic<int64_t> next{0};
-    pool_.Run([&](int) {
-      for (int64_t begin; (begin = next.fetch_add(chunk, std::memory_order_relaxed)) < packer.units();)
-        packer.Pack(rows, begin, std::min(begin + chunk, packer.units()), to->get());
+    pool_.Run([&](int thread) {
+      for (int64_t begin; (begin = next.fetch_add(chunk, std::memory_order_relaxed)) < packer.units();) {
+        packer.Pack(rows, begin, std::min(begin + chunk, packer.units()), to);
+        if (thread == 0 && options_.progress) options_.progress(bytes_ + begin * packer.unit_bytes(), total_);
+      }
     });
-    return {};
   }
 
   const plan::Plan& plan_;
-  const std::function<void(int64_t, int64_t)> progress_;
+  const LoadOptions& options_;
   ThreadPool pool_;
   int64_t bytes_ = 0, total_ = 0;
 };
 
-// --- From a checkpoint -----------------------------------------------------------------------------------------------
-
-/// A file, mapped to be read once.
-class MappedFile {
+/// Packs into memory of the process.
+class MemorySink : public BlobSink {
  public:
-  MappedFile() = default;
-  MappedFile(const MappedFile&) = delete;
-  ~MappedFile() {
-    if (bytes_) munmap(bytes_, size_);
+  explicit MemorySink(const plan::Plan& plan) : plan_(plan) {}
+
+  StatusOr<BlobPlaces> Begin(const Groups& groups) override {
+    QWEN_ASSIGN_OR_RETURN(places_, PlaceBlobs(plan_, groups, 0));
+    // One region: what lies between two blobs is never touched and costs nothing.
+    const size_t length = places_.end + kHugePage;
+    void* at = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return ResourceExhaustedError(fmt::format("weights: there are no {} bytes", length));
+    owner_ = std::shared_ptr<void>(at, [length](void* p) { munmap(p, length); });
+    base_ = static_cast<uint8_t*>(at) + (-reinterpret_cast<uintptr_t>(at) & (kHugePage - 1));
+    // Whole huge pages only: the rest of the last one would be touched for nothing.
+    for (const BlobPlaces::Blob& blob : places_.blobs)
+      if (blob.bytes >= kHugePage) madvise(base_ + blob.offset, blob.bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+    return places_;
   }
+  StatusOr<uint8_t*> Room(size_t blob) override { return base_ + places_.blobs[blob].offset; }
+  Status Done(size_t) override { return {}; }
 
-  Status Open(const std::string& path) {
-    int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return ResourceExhaustedError(fmt::format("{}: {}", path, std::strerror(errno)));
-    struct stat info{};
-    void* at = MAP_FAILED;
-    if (fstat(fd, &info) == 0 && info.st_size > 0) at = mmap(nullptr, info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    const int error = errno;
-    close(fd);
-    if (at == MAP_FAILED)
-      return ResourceExhaustedError(fmt::format("{}: cannot be mapped: {}", path, std::strerror(error)));
-    bytes_ = static_cast<uint8_t*>(at), size_ = info.st_size;
-    return {};
-  }
-
-  const uint8_t* bytes() const { return bytes_; }
-  int64_t size() const { return size_; }
-
-  /// What will be read soon, and what will not be read again. Whole pages around the range: a neighbour that is still
-  /// wanted comes back from the page cache.
-  void Want(int64_t begin, int64_t end) const { Advise(begin, end, MADV_WILLNEED); }
-  void Drop(int64_t begin, int64_t end) const { Advise(begin, end, MADV_DONTNEED); }
+  std::vector<std::shared_ptr<uint8_t[]>> Packed() const { return AddressesOf(places_, owner_, base_); }
 
  private:
-  void Advise(int64_t begin, int64_t end, int advice) const {
-    const int64_t page = sysconf(_SC_PAGE_SIZE);
-    begin = begin / page * page;
-    if (end > begin) madvise(bytes_ + begin, end - begin, advice);
-  }
-
-  uint8_t* bytes_ = nullptr;
-  int64_t size_ = 0;
+  const plan::Plan& plan_;
+  BlobPlaces places_;
+  std::shared_ptr<void> owner_;
+  uint8_t* base_ = nullptr;
 };
+
+// --- From a checkpoint -----------------------------------------------------------------------------------------------
 
 /// A weight as pieces of checkpoint tensors, converted row by row: no tensor is ever held whole.
 class CheckpointRows : public RowSource {
@@ -352,39 +312,56 @@ uint64_t Mix(uint64_t x) {  // splitmix64
   return x ^ (x >> 31);
 }
 
+/// Uniform values, one of kValues each: finer than bf16 tells apart over most of the range, and a look-up is several
+/// times as fast as arithmetic and rounding.
 class RandomRows : public RowSource {
  public:
   RandomRows(const plan::Weight& weight, uint64_t seed) : weight_(weight), key_(Mix(seed)) {
     for (char c : weight.name) key_ = Mix(key_ ^ static_cast<uint8_t>(c));
     std::string_view name = weight.name;
     name = name.substr(name.rfind('.') + 1);  // npos + 1 is 0
+    float low, high;
     if (name == "a_log")
-      low_ = 0, high_ = 2.77f;  // a decay rate of 1 to 16
+      low = 0, high = 2.77f;  // a decay rate of 1 to 16
     else if (name == "dt_bias")
-      low_ = -4, high_ = -1;  // steps of 0.02 to 0.3
+      low = -4, high = -1;  // steps of 0.02 to 0.3
     else if (weight.shape.size() == 1)
-      low_ = 0.9f, high_ = 1.1f;
+      low = 0.9f, high = 1.1f;
     else
-      high_ = std::sqrt(3.0f) * 0.9f / std::sqrt(static_cast<float>(Columns(weight))), low_ = -high_;
+      high = std::sqrt(3.0f) * 0.9f / std::sqrt(static_cast<float>(Columns(weight))), low = -high;
+    std::vector<float> floats(kValues);
+    for (int i = 0; i < kValues; ++i)
+      floats[i] = low + (static_cast<float>(i) + 0.5f) * (high - low) / static_cast<float>(kValues);
+    values_.resize(kValues * DTypeBytes(weight.dtype));
+    kernels::FromF32(floats.data(), kValues, weight.dtype, values_.data());
   }
 
-  const uint8_t* Row(int64_t row, uint8_t* buffer, float* floats) const override {
-    const int64_t columns = Columns(weight_);
+  const uint8_t* Row(int64_t row, uint8_t* buffer, float*) const override {
     const uint64_t key = Mix(key_ ^ static_cast<uint64_t>(row));
-    const float step = (high_ - low_) / 65536;
-    for (int64_t c = 0; c < columns; c += 4) {
-      uint64_t bits = Mix(key + static_cast<uint64_t>(c));
-      for (int64_t i = c; i < std::min(c + 4, columns); ++i, bits >>= 16)
-        floats[i] = low_ + (static_cast<float>(bits & 0xffff) + 0.5f) * step;
-    }
-    kernels::FromF32(floats, columns, weight_.dtype, buffer);
+    if (weight_.dtype == DType::kF32)
+      Fill<uint32_t>(key, buffer);
+    else
+      Fill<uint16_t>(key, buffer);
     return buffer;
   }
 
  private:
+  static constexpr int kValues = 4096;
+
+  template <class T>
+  void Fill(uint64_t key, uint8_t* to) const {
+    const T* values = reinterpret_cast<const T*>(values_.data());
+    const int64_t columns = Columns(weight_);
+    for (int64_t c = 0; c < columns; c += 4) {
+      uint64_t bits = Mix(key + static_cast<uint64_t>(c));
+      for (int64_t i = c; i < std::min(c + 4, columns); ++i, bits >>= 16)
+        std::memcpy(to + i * sizeof(T), &values[bits % kValues], sizeof(T));
+    }
+  }
+
   const plan::Weight& weight_;
   uint64_t key_;
-  float low_ = 0, high_ = 0;
+  std::vector<uint8_t> values_;  // of the weight's type
 };
 
 Status CheckTypes(const plan::Plan& plan) {
@@ -407,8 +384,17 @@ void PackWeight(const plan::Weight& weight, const plan::Packed& packed, const ui
   packer.Pack(PlainRows(source, Columns(weight) * DTypeBytes(weight.dtype)), 0, packer.units(), to);
 }
 
-StatusOr<Weights> LoadWeights(const plan::Plan& plan, const std::string& dir,
-                              const std::function<void(int64_t, int64_t)>& progress) {
+std::vector<std::shared_ptr<uint8_t[]>> AddressesOf(const BlobPlaces& places, const std::shared_ptr<void>& owner,
+                                                    uint8_t* base) {
+  std::vector<std::shared_ptr<uint8_t[]>> packed(places.blob_of.size());
+  for (size_t i = 0; i < packed.size(); ++i)
+    if (const int32_t blob = places.blob_of[i]; blob >= 0)
+      packed[i] = std::shared_ptr<uint8_t[]>(owner, base + places.blobs[blob].offset);
+  return packed;
+}
+
+StatusOr<CheckpointFacts> PackCheckpoint(const plan::Plan& plan, const std::string& dir, const LoadOptions& options,
+                                         BlobSink* sink) {
   QWEN_RETURN_IF_ERROR(CheckTypes(plan));
   QWEN_ASSIGN_OR_RETURN(const plan::Checkpoint checkpoint, plan::OpenCheckpoint(dir));
   QWEN_ASSIGN_OR_RETURN(plan::WeightMap map, plan::ResolveWeights(plan, checkpoint));
@@ -423,12 +409,12 @@ StatusOr<Weights> LoadWeights(const plan::Plan& plan, const std::string& dir,
     for (const plan::ResolvedPiece& piece : resolved.pieces) {
       for (size_t e = 0; e < piece.sources.size(); ++e) {
         const plan::Source& source = piece.sources[e];
-        if (source.begin < 0 || source.end < source.begin || source.end > files[source.file].size())
-          return DataLossError(fmt::format("{}: a tensor ends at {}, the file at {}", map.files[source.file],
-                                           source.end, files[source.file].size()));
-        QWEN_RETURN_IF_ERROR(
-            rows->Add(map.PieceOf(plan, w, piece), e, piece.dtype,
-                      {files[source.file].bytes() + source.begin, static_cast<size_t>(source.end - source.begin)}));
+        const MappedFile& file = files[source.file];
+        if (source.begin < 0 || source.end < source.begin || source.end > file.size())
+          return DataLossError(
+              fmt::format("{}: a tensor ends at {}, the file at {}", map.files[source.file], source.end, file.size()));
+        QWEN_RETURN_IF_ERROR(rows->Add(map.PieceOf(plan, w, piece), e, piece.dtype,
+                                       file.bytes().subspan(source.begin, source.end - source.begin)));
       }
     }
     rows->Sort();
@@ -439,32 +425,38 @@ StatusOr<Weights> LoadWeights(const plan::Plan& plan, const std::string& dir,
     for (const plan::ResolvedPiece& piece : map.weights[weight].pieces)
       for (const plan::Source& source : piece.sources) visit(files[source.file], source);
   };
-  Weights weights;
-  PackAll pack(plan, progress);
-  QWEN_RETURN_IF_ERROR(pack.Run(
-      [&](int32_t weight) {
-        if (sources[weight])
-          each_source(weight, [](const MappedFile& file, const plan::Source& s) { file.Want(s.begin, s.end); });
-        return std::move(sources[weight]);
-      },
-      [&](int32_t weight) {
-        each_source(weight, [](const MappedFile& file, const plan::Source& s) { file.Drop(s.begin, s.end); });
-      },
-      &weights));
-  weights.has_mtp = map.has_mtp;
-  weights.ignored_tensors = map.ignored_tensors;
-  weights.warnings = std::move(map.warnings);
-  return weights;
+  auto take = [&](int32_t weight) {
+    each_source(weight, [](const MappedFile& file, const plan::Source& s) { file.Want(s.begin, s.end); });
+    return std::move(sources[weight]);
+  };
+  auto drop = [&](int32_t weight) {
+    each_source(weight, [](const MappedFile& file, const plan::Source& s) { file.Drop(s.begin, s.end); });
+  };
+  const Groups groups{.mtp = map.has_mtp, .draft = map.has_draft};
+  QWEN_ASSIGN_OR_RETURN(const BlobPlaces places, sink->Begin(groups));
+  QWEN_RETURN_IF_ERROR(PackAll(plan, options).Run(places, take, drop, sink));
+  return CheckpointFacts{.groups = groups,
+                         .digest = checkpoint.digest,
+                         .ignored_tensors = map.ignored_tensors,
+                         .warnings = std::move(map.warnings)};
 }
 
-StatusOr<Weights> RandomWeights(const plan::Plan& plan, uint64_t seed) {
+StatusOr<Weights> LoadWeights(const plan::Plan& plan, const std::string& dir, const LoadOptions& options) {
+  MemorySink sink(plan);
+  QWEN_ASSIGN_OR_RETURN(CheckpointFacts checkpoint, PackCheckpoint(plan, dir, options, &sink));
+  return Weights{.packed = sink.Packed(),
+                 .has_mtp = checkpoint.groups.mtp,
+                 .ignored_tensors = checkpoint.ignored_tensors,
+                 .warnings = std::move(checkpoint.warnings)};
+}
+
+StatusOr<Weights> RandomWeights(const plan::Plan& plan, uint64_t seed, const LoadOptions& options) {
   QWEN_RETURN_IF_ERROR(CheckTypes(plan));
-  Weights weights;
-  PackAll pack(plan, {});
-  QWEN_RETURN_IF_ERROR(
-      pack.Run([&](int32_t weight) { return std::make_unique<RandomRows>(plan.weights[weight], seed); }, [](int32_t) {},
-               &weights));
-  return weights;
+  MemorySink sink(plan);
+  QWEN_ASSIGN_OR_RETURN(const BlobPlaces places, sink.Begin(Groups()));
+  auto make = [&](int32_t weight) { return std::make_unique<RandomRows>(plan.weights[weight], seed); };
+  QWEN_RETURN_IF_ERROR(PackAll(plan, options).Run(places, make, [](int32_t) {}, &sink));
+  return Weights{.packed = sink.Packed()};
 }
 
 }  // namespace qwen::exec

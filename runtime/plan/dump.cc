@@ -33,19 +33,6 @@ std::string Name(const std::string_view (&names)[N], Enum value) {
 
 std::string Hex(uint64_t value) { return fmt::format("{:016x}", value); }
 
-/// "1.50 GiB"; bytes below 1,024 as they are.
-std::string Human(int64_t bytes) {
-  if (bytes < 1024) return fmt::format("{} B", bytes);
-  double value = static_cast<double>(bytes);
-  const char* unit = "";
-  for (const char* next : {"KiB", "MiB", "GiB", "TiB"}) {
-    if (value < 1024) break;
-    value /= 1024;
-    unit = next;
-  }
-  return fmt::format("{:.2f} {}", value, unit);
-}
-
 /// "12.3 M": a count with its thousands cut off.
 std::string Short(double count) {
   for (const auto& [limit, unit] : {std::pair{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}})
@@ -423,11 +410,11 @@ std::string DumpSummary(const Plan& plan) {
   for (size_t rank = 0; rank < plan.states.size(); ++rank) {
     const State& s = plan.states[rank];
     line("state",
-         fmt::format("rank {}: page {} of {} tokens in {} layers, slot {} in {} layers", rank, Human(s.page_bytes),
-                     kPageTokens, s.kv_layers.size(), Human(s.slot_bytes), s.delta_layers.size()));
+         fmt::format("rank {}: page {} of {} tokens in {} layers, slot {} in {} layers", rank, HumanBytes(s.page_bytes),
+                     kPageTokens, s.kv_layers.size(), HumanBytes(s.slot_bytes), s.delta_layers.size()));
   }
   for (const Blob& b : plan.blobs)
-    line("blob", fmt::format("{}, {}", Name(kBlobNames, b.kind), Human(static_cast<int64_t>(b.bytes.size()))));
+    line("blob", fmt::format("{}, {}", Name(kBlobNames, b.kind), HumanBytes(static_cast<int64_t>(b.bytes.size()))));
 
   Table programs({{"program", false},
                   {"target", false},
@@ -439,8 +426,8 @@ std::string DumpSummary(const Plan& plan) {
                   {"shared", true}});
   for (const Program& p : plan.programs)
     programs.Add({p.name, p.target, std::to_string(p.rank), std::to_string(p.steps.size()),
-                  std::to_string(MostBarriers(CountBarriers(plan, p))), Human(p.arena_bytes), Human(p.scratch_bytes),
-                  Human(p.shared_bytes)});
+                  std::to_string(MostBarriers(CountBarriers(plan, p))), HumanBytes(p.arena_bytes),
+                  HumanBytes(p.scratch_bytes), HumanBytes(p.shared_bytes)});
   out += "\n" + programs.Text();
 
   std::map<std::pair<std::string, std::string>, std::pair<int, int>> families;  // records, steps
@@ -460,7 +447,7 @@ std::string DumpSummary(const Plan& plan) {
     int64_t count = 0, bytes = 0, net = 0;
     for (const Packed& p : plan.packed)
       if (p.rank == rank) ++count, bytes = AddBytes(bytes, p.bytes), net = AddBytes(net, p.net_bytes);
-    ranks.Add({std::to_string(rank), std::to_string(count), Human(bytes), Human(net)});
+    ranks.Add({std::to_string(rank), std::to_string(count), HumanBytes(bytes), HumanBytes(net)});
   }
   return out + "\n" + ranks.Text();
 }
@@ -487,7 +474,7 @@ std::string DumpSteps(const Plan& plan, const StepsOptions& options) {
     const Floor floor = FloorOf(*program, options);
     if (!out.empty()) out += "\n";
     out += fmt::format("program {}, {}, rank {}: {} steps; a decode token moves {} and takes {} flops", program->name,
-                       program->target, program->rank, program->steps.size(), Human(floor.bytes),
+                       program->target, program->rank, program->steps.size(), HumanBytes(floor.bytes),
                        Short(static_cast<double>(floor.flops)));
     out += fmt::format("\nfloor at {:.1f} GB/s and {:.1f} Gflop/s: {:.1f} us\n", options.bytes_per_second / 1e9,
                        options.flops_per_second / 1e9, floor.total * 1e6);
@@ -504,7 +491,7 @@ std::string DumpSteps(const Plan& plan, const StepsOptions& options) {
       const Step& step = program->steps[i];
       const char* mark = step.kind == StepKind::kCollective ? "=" : step.waits ? "|" : "";
       table.Add({std::to_string(i), mark, Name(kPartNames, step.part), step.origin, plan.kernels[step.kernel].name,
-                 Human(step.bytes), Short(static_cast<double>(step.flops)),
+                 HumanBytes(step.bytes), Short(static_cast<double>(step.flops)),
                  fmt::format("{:.2f}", floor.seconds[i] * 1e6),
                  fmt::format("{:.1f}%", 100 * Share(floor.seconds[i], floor.total))});
     }
@@ -597,6 +584,7 @@ OrderedJson ReplicatedJson(const Plan& plan) {
 std::vector<std::pair<const char*, int64_t>> RankRows(const RankMemory& m) {
   return {{"weights_bytes", m.weights_bytes},
           {"weights_net_bytes", m.weights_net_bytes},
+          {"weights_shared_bytes", m.weights_shared_bytes},
           {"weights_mapped_bytes", m.weights_mapped_bytes},
           {"arena_bytes", m.arena_bytes},
           {"workspace_bytes", m.workspace_bytes},
@@ -606,6 +594,7 @@ std::vector<std::pair<const char*, int64_t>> RankRows(const RankMemory& m) {
           {"base_bytes", m.base_bytes},
           {"ring_bytes", m.ring_bytes},
           {"conv_bytes", m.conv_bytes},
+          {"snapshot_bytes", m.snapshot_bytes},
           {"kernel_bytes", m.kernel_bytes}};
 }
 
@@ -624,20 +613,28 @@ std::string DumpMemory(const Plan& plan, const MemoryOptions& options) {
       const auto cells = RankRows(m);
       if (rows.empty())
         for (const auto& [name, bytes] : cells) rows.push_back({name});
-      for (size_t i = 0; i < cells.size(); ++i) rows[i].push_back(Human(cells[i].second));
+      for (size_t i = 0; i < cells.size(); ++i) rows[i].push_back(HumanBytes(cells[i].second));
     }
     for (std::vector<std::string>& row : rows) table.Add(std::move(row));
     out += table.Text();
-    out += fmt::format("batch_bytes {}, text_bytes {}, runtime_bytes {}\n", Human(s.batch_bytes), Human(s.text_bytes),
-                       Human(s.runtime_bytes));
-    out += fmt::format("without pages and slots {}; with {} sequences of {} tokens {}\n", Human(s.fixed_bytes),
-                       s.max_num_seqs, s.max_model_len, Human(s.total_bytes));
+    out += fmt::format("batch_bytes {}, text_bytes {}, runtime_bytes {}, snapshots {}\n", HumanBytes(s.batch_bytes),
+                       HumanBytes(s.text_bytes), HumanBytes(s.runtime_bytes), HumanBytes(s.snapshot_bytes));
+    out += fmt::format("without pages and slots {}; with {} slots and {} pages, {} sequences of {} tokens, {}\n",
+                       HumanBytes(s.fixed_bytes), s.num_slots, s.num_pages, s.max_num_seqs, s.max_model_len,
+                       HumanBytes(s.total_bytes));
+    int64_t page = 0, slot = 0, snapshot = 0;
+    for (const RankMemory& m : s.ranks)
+      page = AddBytes(page, m.page_bytes), slot = AddBytes(slot, m.slot_bytes),
+      snapshot = AddBytes(snapshot, m.snapshot_bytes);
+    out += fmt::format("a token takes {} of KV cache, a sequence {} of recurrent state, a snapshot up to {}\n",
+                       HumanBytes(page / s.page_tokens), HumanBytes(slot), HumanBytes(snapshot));
     if (s.fit && !s.fit->fits)
-      out += fmt::format("{} do not hold {} slots\n", Human(options.memory_bytes), s.max_num_seqs);
+      out += fmt::format("{} do not hold {} slots: with them it is {}\n", HumanBytes(options.memory_bytes),
+                         s.num_slots, HumanBytes(s.fit->least_bytes));
     if (s.fit && s.fit->fits)
       out += fmt::format("{} hold {} slots and {} pages, {} tokens; or {} sequences of {} tokens\n",
-                         Human(options.memory_bytes), s.max_num_seqs, s.fit->pages, s.fit->tokens, s.fit->sequences,
-                         s.max_model_len);
+                         HumanBytes(options.memory_bytes), s.num_slots, s.fit->pages, s.fit->tokens,
+                         s.fit->sequences, s.max_model_len);
   }
   const std::vector<Replicated> replicated = ReplicatedWeights(plan);
   if (replicated.empty()) return out;
@@ -647,11 +644,11 @@ std::string DumpMemory(const Plan& plan, const MemoryOptions& options) {
   for (const Replicated& r : replicated) {
     extra = AddBytes(extra, r.net_bytes - r.distinct_bytes);
     std::vector<std::string> by_rank;
-    for (int64_t bytes : r.by_rank) by_rank.push_back(Human(bytes));
-    table.Add({r.weight, Name(kLayoutNames, r.layout), Human(r.net_bytes), Human(r.distinct_bytes),
+    for (int64_t bytes : r.by_rank) by_rank.push_back(HumanBytes(bytes));
+    table.Add({r.weight, Name(kLayoutNames, r.layout), HumanBytes(r.net_bytes), HumanBytes(r.distinct_bytes),
                fmt::format("{}", fmt::join(by_rank, ", "))});
   }
-  return out + "\n" + table.Text() + fmt::format("replicas take {}\n", Human(extra));
+  return out + "\n" + table.Text() + fmt::format("replicas take {}\n", HumanBytes(extra));
 }
 
 std::string DumpMemoryJson(const Plan& plan, const MemoryOptions& options) {
@@ -669,14 +666,19 @@ std::string DumpMemoryJson(const Plan& plan, const MemoryOptions& options) {
                              {"page_tokens", s.page_tokens},
                              {"max_num_seqs", s.max_num_seqs},
                              {"max_model_len", s.max_model_len},
+                             {"num_slots", s.num_slots},
+                             {"num_pages", s.num_pages},
                              {"batch_bytes", s.batch_bytes},
                              {"text_bytes", s.text_bytes},
                              {"runtime_bytes", s.runtime_bytes},
+                             {"snapshot_bytes", s.snapshot_bytes},
                              {"fixed_bytes", s.fixed_bytes},
                              {"total_bytes", s.total_bytes},
                              {"ranks", ranks}};
     if (s.fit)
       statement["fit"] = {{"memory_bytes", options.memory_bytes},
+                          {"least_bytes", s.fit->least_bytes},
+                          {"total_bytes", s.fit->total_bytes},
                           {"fits", s.fit->fits},
                           {"pages", s.fit->pages},
                           {"tokens", s.fit->tokens},

@@ -144,6 +144,7 @@ class ToyExecutor : public exec::Executor {
     return outputs;
   }
 
+  int64_t allocated_bytes() const override { return 0; }
   int64_t page_bytes() const override { return plan::kPageTokens * 8; }
   int64_t slot_copy_bytes() const override { return (1 + kToyTaps) * 8; }
   void SaveSlot(int index, int position, int ring_fill, std::span<uint8_t> to) const override {

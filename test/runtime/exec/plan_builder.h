@@ -8,9 +8,20 @@
 #include <vector>
 
 #include "runtime/kernels/catalog.h"
+#include "runtime/plan/memory.h"
 #include "runtime/plan/plan.h"
 
 namespace qwen::exec::test {
+
+/// What an executor of the plan takes beside the weights, as the memory statement has it.
+inline int64_t StatedBytes(const plan::Plan& plan, int num_pages, int num_slots, int threads) {
+  const plan::MemoryStatement s =
+      plan::StateMemory(plan, "cpu", {.num_slots = num_slots, .num_pages = num_pages, .threads = threads});
+  int64_t bytes = 0;
+  for (const plan::RankMemory& m : s.ranks)
+    bytes += m.arena_bytes + m.workspace_bytes + m.output_bytes + num_pages * m.page_bytes + num_slots * m.slot_bytes;
+  return bytes;
+}
 
 /// Adds a record, or finds the equal one, and returns its index.
 inline int32_t AddKernel(plan::Plan* plan, const std::string& entry, const std::string& family, plan::Fields spec) {

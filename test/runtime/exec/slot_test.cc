@@ -190,6 +190,11 @@ INSTANTIATE_TEST_SUITE_P(All, SlotTest,
                                   std::to_string(std::get<1>(info.param));
                          });
 
+// With the workspace of the folds that snapshots make.
+TEST_P(SlotTest, TakesTheStatedMemory) {
+  EXPECT_EQ(executor_->allocated_bytes(), test::StatedBytes(plan_, 0, kSlots, 2));
+}
+
 // Three sequences see the same rows: one is never touched, one is saved at every step, one is the other's saved state,
 // loaded into a used slot at every step. All three have the same bits, also across dropped rows, folds and chunks.
 TEST_P(SlotTest, LoadedSlotsContinueBitForBit) {

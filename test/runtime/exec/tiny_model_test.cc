@@ -269,6 +269,17 @@ TEST_P(TinyModel, AgreesWithPlainLoops) {
   }
 }
 
+// What is taken is what the memory statement says, to the byte.
+TEST_P(TinyModel, TakesTheStatedMemory) {
+  const auto [dtype, tp] = GetParam();
+  const Tiny tiny(dtype, tp);
+  for (int threads : {1, 3}) {
+    auto executor = Executor::Create(tiny.plan, *RandomWeights(tiny.plan, kSeed), {.threads = threads});
+    ASSERT_TRUE(executor.ok()) << executor.status().message();
+    EXPECT_EQ((*executor)->allocated_bytes(), test::StatedBytes(tiny.plan, 0, 0, threads));
+  }
+}
+
 // How many threads share the rows changes no bit, nor does running again over used arenas.
 TEST_P(TinyModel, ThreadsChangeNoBit) {
   const auto [dtype, tp] = GetParam();

@@ -264,7 +264,7 @@ class LoadTest : public testing::Test {
     Status written = plan::WriteSafetensors((dir_ / "model.safetensors").string(), tensors_);
     EXPECT_TRUE(written.ok()) << written.message();
     return LoadWeights(plan_, dir_.string(),
-                       [this](int64_t done, int64_t total) { progress_.push_back({done, total}); });
+                       {.progress = [this](int64_t done, int64_t total) { progress_.push_back({done, total}); }});
   }
   static std::vector<float> Floats(const Weights& weights, int32_t packed, int64_t count) {
     std::vector<float> values(count);
@@ -353,9 +353,10 @@ TEST_F(LoadTest, SameBytesAreKeptOnce) {
 TEST_F(LoadTest, ProgressEndsAtTheSum) {
   AddPacked(0, Layout::kRows), AddPacked(0, Layout::kTile16);
   ASSERT_TRUE(Load().ok());
-  ASSERT_EQ(progress_.size(), 2u);
-  EXPECT_EQ(progress_[0], std::pair(int64_t{32}, int64_t{160}));
-  EXPECT_EQ(progress_[1], std::pair(int64_t{160}, int64_t{160}));
+  ASSERT_EQ(progress_.size(), 3u);
+  EXPECT_EQ(progress_[0], std::pair(int64_t{0}, int64_t{160}));
+  EXPECT_EQ(progress_[1], std::pair(int64_t{32}, int64_t{160}));
+  EXPECT_EQ(progress_[2], std::pair(int64_t{160}, int64_t{160}));
 }
 
 // Bytes of the checkpoint's mapping that are resident.
@@ -384,9 +385,9 @@ TEST_F(LoadTest, SourcePagesAreDropped) {
   }
   ASSERT_TRUE(plan::WriteSafetensors((dir_ / "model.safetensors").string(), tensors_).ok());
   int64_t most = 0;
-  auto weights = LoadWeights(plan_, dir_.string(), [&](int64_t, int64_t) {
-    most = std::max(most, ResidentBytes((dir_ / "model.safetensors").string()));
-  });
+  auto weights = LoadWeights(plan_, dir_.string(), {.progress = [&](int64_t, int64_t) {
+                               most = std::max(most, ResidentBytes((dir_ / "model.safetensors").string()));
+                             }});
   ASSERT_TRUE(weights.ok()) << weights.status().message();
   EXPECT_GT(most, kTensorBytes / 2);
   EXPECT_LE(most, kTensorBytes + 2 * (64 << 10));
