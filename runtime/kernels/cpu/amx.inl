@@ -10,6 +10,7 @@
 // without AMX to run every line here (test/conformance).
 
 inline constexpr int kTileRows = 16, kTileBytes = 1024, kPlanes = 3;
+inline constexpr int kTilesAhead = 4;  // of each of up to three weights: 12 KiB in flight, what 25 GB/s take in 0.5 us
 
 #if defined(QWEN_AMX_EMULATED)
 struct EmulatedTiles {
@@ -104,10 +105,12 @@ inline void CutRows(const float* const* rows, int count, int k, unsigned char* p
     }
 }
 
-/// out[row tile][tile][16][16] = rows . tiles, for kRowTiles tiles of rows from the `first`.
+/// out[row tile][tile][16][16] = rows . tiles, for kRowTiles tiles of rows from the `first`. `next` bytes behind each tile
+/// begins the one that is read after it.
 template <int kRowTiles, int kTiles>
 inline __attribute__((noinline)) void TileKernel(const unsigned char* planes, int count, int first,
-                                                 const unsigned char* const* tiles, int k, float* out) {
+                                                 const unsigned char* const* tiles, int k, long long next,
+                                                 float* out) {
   constexpr int kA = kRowTiles * kTiles, kB = kA + kRowTiles;
   static_assert(kB + kTiles <= 8, "there are eight tile registers");
   const int row_tiles = (count + kTileRows - 1) / kTileRows;
@@ -119,7 +122,16 @@ inline __attribute__((noinline)) void TileKernel(const unsigned char* planes, in
     config[48 + i] = static_cast<unsigned char>(i < kB ? Min(kTileRows, count - (first + row_tile) * kTileRows) : 16);
   }
   TileConfig(config);  // zeroes the sums
-  for (int block = 0; block < (k + 31) / 32; ++block) {
+  const int blocks = (k + 31) / 32;
+  for (int block = 0; block < blocks; ++block) {
+    // A tile is sixteen lines: without being asked for they come one latency after the other.
+    const int later = block + kTilesAhead;
+    const long long distance = later < blocks ? 1LL * kTileBytes * later : next + 1LL * kTileBytes * (later - blocks);
+    Unroll<kTiles>([&]<int t>() {
+      const unsigned char* ahead = tiles[t] + distance;
+#pragma GCC unroll 16
+      for (int line = 0; line < kTileBytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+    });
     Unroll<kTiles>([&]<int t>() { TileLoad<kB + t>(tiles[t] + 1LL * kTileBytes * block); });
     for (int plane = 0; plane < kPlanes; ++plane) {
       Unroll<kRowTiles>([&]<int r>() { TileLoad<kA + r>(planes + PlaneAt(block, row_tiles, first + r, plane)); });
@@ -136,17 +148,20 @@ QWEN_INLINE void TileGroup(const unsigned char* planes, int count, const unsigne
                            int k, Put put) {
   alignas(64) float out[4 * 256];
   const int row_tiles = (count + kTileRows - 1) / kTileRows;
+  // Neighbours are read in groups, others one after the other.
+  const long long bytes = 1LL * kTileBytes * ((k + 31) / 32);
+  const long long next = num_tiles > 1 && tiles[1] == tiles[0] + bytes ? num_tiles * bytes : bytes;
   for (int first = 0; first < row_tiles;) {
     const int two = row_tiles - first >= 2;
     for (int t = 0; t < num_tiles;) {
       const int take = Min(two ? 2 : 3, num_tiles - t);
       if (two)
-        take == 2 ? TileKernel<2, 2>(planes, count, first, tiles + t, k, out)
-                  : TileKernel<2, 1>(planes, count, first, tiles + t, k, out);
+        take == 2 ? TileKernel<2, 2>(planes, count, first, tiles + t, k, next, out)
+                  : TileKernel<2, 1>(planes, count, first, tiles + t, k, next, out);
       else
-        take == 3   ? TileKernel<1, 3>(planes, count, first, tiles + t, k, out)
-        : take == 2 ? TileKernel<1, 2>(planes, count, first, tiles + t, k, out)
-                    : TileKernel<1, 1>(planes, count, first, tiles + t, k, out);
+        take == 3   ? TileKernel<1, 3>(planes, count, first, tiles + t, k, next, out)
+        : take == 2 ? TileKernel<1, 2>(planes, count, first, tiles + t, k, next, out)
+                    : TileKernel<1, 1>(planes, count, first, tiles + t, k, next, out);
       const int begin = first * kTileRows, end = Min(count, begin + (1 + two) * kTileRows);
       for (int r = begin; r < end; ++r)
         for (int i = 0; i < take; ++i)
