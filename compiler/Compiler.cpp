@@ -4,6 +4,7 @@
 
 #include "compiler/emit/EmitPlan.h"
 #include "compiler/import/Import.h"
+#include "compiler/import/Text.h"
 #include "passes/Passes.h"
 #include "runtime/base/file.h"
 
@@ -45,8 +46,9 @@ std::string printed(ModuleOp module) {
 }
 
 // Logits are kept for every row of a step where that is cheap, and for every row a full verify batch can want always.
+// Who wants more rows (perplexity, logits) feeds smaller chunks: at some 64 rows a chunk costs arithmetic, not reading.
 int64_t logitRows(const CompileOptions &options, int64_t maxRows, int64_t vocab) {
-  constexpr int64_t kCheapBytes = int64_t{256} << 20;
+  constexpr int64_t kCheapBytes = int64_t{64} << 20;
   int64_t cheap = kCheapBytes / (vocab * 4);
   return std::min(options.maxNumBatchedTokens, std::max(options.maxNumSeqs * maxRows, cheap));
 }
@@ -133,6 +135,9 @@ StatusOr<CompileResult> compile(const CompileOptions &options) {
   QWEN_ASSIGN_OR_RETURN(std::string config, ReadFile(configPath, kMaxConfigBytes));
   result.plan.blobs.push_back({plan::BlobKind::kIr, std::move(bytecode)});
   result.plan.blobs.push_back({plan::BlobKind::kConfig, {config.begin(), config.end()}});
+  QWEN_RETURN_IF_ERROR(readText(
+      options.tokenizer.empty() ? std::filesystem::path(configPath).parent_path().string() : options.tokenizer,
+      result.plan));
   return result;
 }
 

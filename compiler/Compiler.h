@@ -16,6 +16,7 @@ namespace qwen::compiler {
 struct CompileOptions {
   std::string configOrDir;           // config.json, or the checkpoint folder that holds it
   std::string drafter;               // the same for a drafter; "" none
+  std::string tokenizer;             // folder of tokenizer.json and the chat template; "": the config's
   std::vector<std::string> targets;  // cpu, sm_89; empty: every one this build can make
   std::optional<std::string> dtype;  // f32 or bf16; the config's when absent
   PipelineOptions pipeline;          // ranks

@@ -41,7 +41,8 @@ Status CheckPrompt(const plan::Plan& plan, std::span<const int32_t> tokens) {
 
 StatusOr<exec::Outputs> Engine::Step(std::span<StepEntry> entries) {
   // Short sequences go first; apart from that the caller's order.
-  std::vector<StepEntry*> order;
+  std::vector<StepEntry*>& order = order_;
+  order.clear();
   for (StepEntry& entry : entries) {
     if (entry.tokens.size() == 1) entry.part = Part::kShort;
     if (entry.part == Part::kShort) order.push_back(&entry);
@@ -63,7 +64,6 @@ StatusOr<exec::Outputs> Engine::Step(std::span<StepEntry> entries) {
   batch_.Clear();
   bool several_rows = false;
   int row = 0, logit_row = 0, short_index = 0;
-  std::vector<kernels::SampleParams> sample;
   for (size_t i = 0; i < order.size() && status.ok(); ++i) {
     StepEntry& entry = *order[i];
     bool is_short = entry.part == Part::kShort;
@@ -73,10 +73,10 @@ StatusOr<exec::Outputs> Engine::Step(std::span<StepEntry> entries) {
     row += static_cast<int>(entry.tokens.size());
     logit_row += static_cast<int>(entry.logit_rows.size());
     several_rows |= is_short && entry.tokens.size() > 1;
-    sample.assign(entry.logit_rows.size(), entry.sample);
+    sample_.assign(entry.logit_rows.size(), entry.sample);
     exec::SequenceRows rows = entry.sequence->Rows();
     rows.logit_rows = entry.logit_rows;
-    rows.sample = sample;
+    rows.sample = sample_;
     status = is_short ? batch_.AddShort(rows) : batch_.AddLong(rows);
   }
   if (!status.ok()) {

@@ -62,6 +62,9 @@ class Engine {
   std::unique_ptr<exec::Executor> executor_;
   exec::BatchBlock batch_;
   Pools pools_;
+  // Of one step; kept, so that the next one allocates nothing.
+  std::vector<StepEntry*> order_;
+  std::vector<kernels::SampleParams> sample_;
 };
 
 }  // namespace qwen::engine

@@ -37,6 +37,45 @@ int ChunkRows(int64_t position, int64_t left, int64_t budget, bool alone) {
   return static_cast<int>(rows);
 }
 
+StatusOr<int32_t> Feed(Engine& engine, Sequence& sequence, std::span<const int32_t> tokens,
+                       const kernels::SampleParams& sample, const std::atomic<bool>* stop) {
+  while (!(stop && stop->load(std::memory_order_relaxed))) {
+    const int64_t left = static_cast<int64_t>(tokens.size());
+    const int rows = ChunkRows(sequence.position(), left, engine.capacity().max_num_batched_tokens, /*alone=*/true);
+    const int32_t last = rows - 1;
+    StepEntry entry{.sequence = &sequence, .tokens = tokens.first(rows), .sample = sample};
+    if (rows == left) entry.logit_rows = {&last, 1};
+    QWEN_ASSIGN_OR_RETURN(exec::Outputs outputs, engine.Step({&entry, 1}));
+    sequence.Commit(rows);
+    tokens = tokens.subspan(rows);
+    if (tokens.empty()) return outputs.next[0];
+  }
+  return CancelledError("stopped");
+}
+
+StatusOr<Generated> Continue(Engine& engine, Sequence& sequence, std::span<const int32_t> tokens,
+                             const GenerateOptions& options) {
+  QWEN_RETURN_IF_ERROR(CheckSampling(options.sampling));
+  QWEN_RETURN_IF_ERROR(CheckPrompt(engine.plan(), tokens));
+  const kernels::SampleParams sample = MakeSampleParams(options.sampling);
+  Generated result;
+  for (std::span<const int32_t> next = tokens;;) {
+    StatusOr<int32_t> token = Feed(engine, sequence, next, sample, options.stop);
+    if (token.status().code() == StatusCode::kCancelled) return result;
+    if (!token.ok()) return token.status();
+    result.tokens.push_back(*token);
+    if (options.on_token) options.on_token(0, *token);
+    const bool ends = std::find(options.eos_ids.begin(), options.eos_ids.end(), *token) != options.eos_ids.end();
+    const bool full = static_cast<int>(result.tokens.size()) >= options.max_tokens ||
+                      sequence.position() + 1 >= engine.max_model_len();
+    if (ends || full) {
+      result.reason = ends ? FinishReason::kStop : FinishReason::kLength;
+      return result;
+    }
+    next = {&result.tokens.back(), 1};
+  }
+}
+
 StatusOr<std::vector<Generated>> Generate(Engine& engine, std::span<const std::vector<int32_t>> prompts,
                                           const GenerateOptions& options) {
   QWEN_RETURN_IF_ERROR(CheckSampling(options.sampling));
@@ -50,6 +89,10 @@ StatusOr<std::vector<Generated>> Generate(Engine& engine, std::span<const std::v
   size_t waiting = 0;
   int reserved_pages = 0;
   auto stopped = [&] { return options.stop && options.stop->load(std::memory_order_relaxed); };
+  // Of one step; out here, so that the next one allocates nothing.
+  std::vector<StepEntry> entries;
+  std::vector<Running*> owners;
+  std::vector<int32_t> last_row;  // the logit row of each
 
   while (!stopped()) {
     // Admit in order. The last drawn token is never fed.
@@ -64,15 +107,16 @@ StatusOr<std::vector<Generated>> Generate(Engine& engine, std::span<const std::v
           reserved_pages + pages > engine.pools().pages.count())
         break;
       QWEN_ASSIGN_OR_RETURN(Sequence sequence, engine.Begin());
+      results[waiting].tokens.reserve(static_cast<size_t>(longest + 1) - prompts[waiting].size());
       running.push_back({waiting, std::move(sequence), pages, {}});
       reserved_pages += pages;
     }
     if (running.empty()) break;
 
     // Decode rows first: a running text never waits for a prompt. Then prompts, while rows are left.
-    std::vector<StepEntry> entries;
-    std::vector<Running*> owners;
-    std::vector<int32_t> last_row(running.size());  // the logit row of each
+    entries.clear();
+    owners.clear();
+    last_row.resize(running.size());
     int64_t budget = engine.capacity().max_num_batched_tokens;
     for (bool decode : {true, false}) {
       for (Running& r : running) {

@@ -44,6 +44,15 @@ struct Generated {
 /// 0: wait for the next step. `alone`: nothing else is in the step, so a budget below the border is used up.
 int ChunkRows(int64_t position, int64_t left, int64_t budget, bool alone);
 
+/// Feeds `tokens` to one sequence, in chunks as Generate would, and draws the token behind the last. kCancelled after
+/// `stop`: the sequence then holds what was fed by then.
+StatusOr<int32_t> Feed(Engine& engine, Sequence& sequence, std::span<const int32_t> tokens,
+                       const kernels::SampleParams& sample, const std::atomic<bool>* stop);
+
+/// Feeds `tokens` and goes on until something ends it: a conversation's next turn. The last drawn token is not fed.
+StatusOr<Generated> Continue(Engine& engine, Sequence& sequence, std::span<const int32_t> tokens,
+                             const GenerateOptions& options);
+
 /// One result a prompt, in their order. A step's failure ends all of it; every page and slot is given back.
 StatusOr<std::vector<Generated>> Generate(Engine& engine, std::span<const std::vector<int32_t>> prompts,
                                           const GenerateOptions& options);

@@ -12,16 +12,21 @@ KvPages::KvPages(int count) : references_(static_cast<size_t>(count)) {
 }
 
 StatusOr<std::vector<int32_t>> KvPages::Take(int count) {
+  std::vector<int32_t> pages;
+  QWEN_RETURN_IF_ERROR(Take(count, &pages));
+  return pages;
+}
+
+Status KvPages::Take(int count, std::vector<int32_t>* pages) {
   if (count > free())
     return ResourceExhaustedError(
         fmt::format("kv cache: {} pages are wanted, {} of {} are free", count, free(), this->count()));
-  std::vector<int32_t> pages;
   for (int i = 0; i < count; ++i) {
-    pages.push_back(free_.back());
+    pages->push_back(free_.back());
     free_.pop_back();
-    references_[static_cast<size_t>(pages.back())] = 1;
+    references_[static_cast<size_t>(pages->back())] = 1;
   }
-  return pages;
+  return {};
 }
 
 void KvPages::Share(int32_t page) {

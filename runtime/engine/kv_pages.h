@@ -20,6 +20,8 @@ class KvPages {
 
   /// Takes `count` pages, one reference each, or none. kResourceExhausted when fewer are free.
   StatusOr<std::vector<int32_t>> Take(int count);
+  /// The same, behind those that `pages` has.
+  Status Take(int count, std::vector<int32_t>* pages);
   /// One more reference on a page that has at least one.
   void Share(int32_t page);
   /// One reference less; the last one frees the page.

@@ -1,5 +1,6 @@
 #include "runtime/engine/sequence.h"
 
+#include <algorithm>
 #include <cassert>
 #include <utility>
 
@@ -45,6 +46,10 @@ StatusOr<Sequence> Sequence::Begin(Pools& pools) {
   Sequence sequence(pools);
   QWEN_ASSIGN_OR_RETURN(sequence.slot_, pools.slots.Take());
   QWEN_ASSIGN_OR_RETURN(sequence.table_row_, pools.table_rows.Take());
+  // Room for as long as it can get, now and not step by step.
+  const int64_t longest = std::min(pools.max_model_len, int64_t{plan::kPageTokens} * pools.pages.count());
+  sequence.tokens_.reserve(static_cast<size_t>(longest));
+  sequence.pages_.reserve(static_cast<size_t>(PagesFor(longest)));
   return sequence;
 }
 
@@ -106,11 +111,8 @@ Status Sequence::Append(std::span<const int32_t> tokens, Part part) {
     return InvalidArgumentError(
         fmt::format("sequence: {} tokens are more than the model's {}", end, pools_->max_model_len));
   size_t have = pages_.size();
-  QWEN_ASSIGN_OR_RETURN(std::vector<int32_t> pages, pools_->pages.Take(PagesFor(end) - static_cast<int>(have)));
-  for (int32_t page : pages) {
-    pools_->batch.SetPage(table_row_, static_cast<int>(pages_.size()), page);
-    pages_.push_back(page);
-  }
+  QWEN_RETURN_IF_ERROR(pools_->pages.Take(PagesFor(end) - static_cast<int>(have), &pages_));
+  for (size_t i = have; i < pages_.size(); ++i) pools_->batch.SetPage(table_row_, static_cast<int>(i), pages_[i]);
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   part_ = part;
   // The ring has room for fold_rows committed records and max_rows new ones. The long part keeps no records.

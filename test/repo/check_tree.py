@@ -13,18 +13,19 @@ ALLOWED = {
     "runtime/plan": ["runtime/base"],
     "runtime/kernels": ["runtime/base", "runtime/plan"],
     "runtime/kernels/reference": ["runtime/base"],
+    "runtime/text": ["runtime/base"],
     "runtime/device": ["runtime/base", "runtime/plan", "runtime/kernels", "runtime/comm"],
     "runtime/comm": ["runtime/base"],
     "runtime/exec": ["runtime/base", "runtime/plan", "runtime/kernels", "runtime/device", "runtime/comm"],
     "runtime/engine": ["runtime/base", "runtime/plan", "runtime/exec", "runtime/kernels"],
     "dialects": ["runtime/base"],
     "passes": ["dialects", "runtime/base", "runtime/plan", "runtime/kernels"],
-    "compiler": ["passes", "dialects", "runtime/base", "runtime/plan", "runtime/kernels"],
+    "compiler": ["passes", "dialects", "runtime/base", "runtime/plan", "runtime/kernels", "runtime/text"],
     "compiler/verify": ["compiler", "passes", "dialects", "runtime/base", "runtime/plan", "runtime/kernels", "runtime/exec",
                         "runtime/device"],
     "tools/qwenc": ["compiler", "passes", "dialects", "runtime/base", "runtime/plan", "runtime/kernels"],
     "tools/qwen-opt": ["passes", "dialects"],
-    "tools/qwenrt": ["runtime/base", "runtime/plan", "runtime/kernels", "runtime/exec", "runtime/engine"],
+    "tools/qwenrt": ["runtime/base", "runtime/text", "runtime/plan", "runtime/kernels", "runtime/exec", "runtime/engine"],
 }
 # Only the compiler and the tests may know the oracle.
 ORACLE = "runtime/kernels/reference"

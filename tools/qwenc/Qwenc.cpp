@@ -9,11 +9,14 @@
 #include "runtime/base/file.h"
 #include "runtime/base/flags.h"
 #include "runtime/base/log.h"
+#include "runtime/base/thread_pool.h"
+#include "runtime/kernels/catalog.h"
 #include "runtime/plan/dump.h"
 #include "runtime/plan/reader.h"
 #include "runtime/plan/weight_map.h"
 #include "runtime/plan/writer.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fmt/format.h>
@@ -62,6 +65,7 @@ Status runCompile(const Flags &flags) {
   CompileOptions options;
   options.configOrDir = flags.Argument(0);
   options.drafter = flags.Text("drafter");
+  options.tokenizer = flags.Text("tokenizer");
   if (flags.Given("target")) {
     QWEN_ASSIGN_OR_RETURN(options.targets, ParseWords(flags.Text("target")));
   }
@@ -107,8 +111,10 @@ Status runCompile(const Flags &flags) {
   return plan::WritePlan(result->plan, output, flags.Bool("force"));
 }
 
-plan::MemoryOptions memoryOptions(const Flags &flags) {
+plan::MemoryOptions memoryOptions(const plan::Plan &plan, const Flags &flags) {
   plan::MemoryOptions options;
+  options.threads = flags.HasValue("threads") ? flags.Int("threads") : std::max(1, AvailableCores() / plan.tp);
+  options.snapshot_bytes = flags.Size("state-cache-bytes");
   if (flags.HasValue("gpu-memory"))
     options.memory_bytes = flags.Size("gpu-memory");
   if (flags.HasValue("max-num-seqs"))
@@ -121,9 +127,13 @@ plan::MemoryOptions memoryOptions(const Flags &flags) {
 Status runInspect(const Flags &flags) {
   QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
   bool json = flags.Bool("json");
-  if (flags.Bool("memory"))
-    print(json ? plan::DumpMemoryJson(plan, memoryOptions(flags)) : plan::DumpMemory(plan, memoryOptions(flags)));
-  else if (flags.Bool("steps"))
+  if (flags.Bool("memory")) {
+    plan::MemoryOptions options = memoryOptions(plan, flags);
+    QWEN_RETURN_IF_ERROR(plan::CheckCapacity(plan, options));
+    print(json ? plan::DumpMemoryJson(plan, options) : plan::DumpMemory(plan, options));
+    for (const std::string &target : plan.targets)
+      QWEN_RETURN_IF_ERROR(plan::CheckFit(plan, target, options));
+  } else if (flags.Bool("steps"))
     print(json ? plan::DumpStepsJson(plan) : plan::DumpSteps(plan));
   else if (flags.Bool("kernels"))
     print(json ? plan::DumpKernelsJson(plan) : plan::DumpKernels(plan));
@@ -167,9 +177,18 @@ Status run(const Flags &flags) {
   return runDiff(flags);
 }
 
+std::vector<VersionField> versionFields() {
+  std::vector<std::string> isas;
+  for (kernels::Isa isa : kernels::kAllIsas)
+    if (kernels::IsaSupported(isa))
+      isas.emplace_back(kernels::IsaName(isa));
+  return {{"plan_version", fmt::format("{}", plan::kPlanVersion), fmt::format("{}", plan::kPlanVersion)},
+          {"cpu", fmt::format("{}", fmt::join(isas, " ")), fmt::format("[\"{}\"]", fmt::join(isas, "\", \""))}};
+}
+
 } // namespace
 } // namespace qwen
 
 int main(int argc, char **argv) {
-  return qwen::RunTool(qwen::kTable, qwen::BuildText("qwenc") + "\n", argc, argv, qwen::run);
+  return qwen::RunTool({.table = qwen::kTable, .body = qwen::run, .version = qwen::versionFields}, argc, argv);
 }

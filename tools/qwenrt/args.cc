@@ -65,4 +65,10 @@ StatusOr<WeightSource> ParseWeights(std::string_view text, std::string_view plan
   return source;
 }
 
+Status CheckOutput(const std::string& path, bool overwrite) {
+  std::error_code error;
+  if (overwrite || !std::filesystem::exists(path, error)) return {};
+  return InvalidArgumentError(fmt::format("{}: is already there", path), "use --force to replace it");
+}
+
 }  // namespace qwen::qwenrt

@@ -18,6 +18,9 @@ StatusOr<std::vector<int32_t>> ParsePrompt(std::string_view text);
 /// A JSON array of arrays of ids. kDataLoss, with `where` and the JSON pointer in front.
 StatusOr<std::vector<std::vector<int32_t>>> ParseCases(std::string_view text, const std::string& where);
 
+/// kInvalidArgument when `path` exists and may not be replaced: before long work whose result would have no place.
+Status CheckOutput(const std::string& path, bool overwrite);
+
 struct WeightSource {
   std::string dir;
   std::optional<uint64_t> seed;  // made up, when given

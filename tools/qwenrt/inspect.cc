@@ -1,33 +1,29 @@
 // qwenrt inspect, verify and devices: what is in a file, whether it is sound, what could run it. Nothing is executed.
 #include <unistd.h>
 
-#include <fstream>
 #include <thread>
 
 #include "fmt/format.h"
 #include "runtime/base/json.h"
+#include "runtime/exec/executor.h"
 #include "runtime/kernels/catalog.h"
 #include "runtime/plan/dump.h"
 #include "runtime/plan/reader.h"
 #include "tools/qwenrt/commands.h"
+#include "tools/qwenrt/load.h"
+#include "tools/qwenrt/machine.h"
 
 namespace qwen::qwenrt {
 namespace {
 
-plan::MemoryOptions MemoryOptionsOf(const Flags& flags) {
+plan::MemoryOptions MemoryOptionsOf(const plan::Plan& plan, const Flags& flags) {
   plan::MemoryOptions options;
+  options.threads = exec::ThreadsFor(plan, flags.HasValue("threads") ? static_cast<int>(flags.Int("threads")) : 0);
+  options.snapshot_bytes = flags.Size("state-cache-bytes");
   if (flags.HasValue("gpu-memory")) options.memory_bytes = flags.Size("gpu-memory");
   if (flags.HasValue("max-num-seqs")) options.max_num_seqs = static_cast<int32_t>(flags.Int("max-num-seqs"));
   if (flags.HasValue("max-model-len")) options.max_model_len = flags.Int("max-model-len");
   return options;
-}
-
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);)
-    if (size_t colon = line.find(": "); line.starts_with("model name") && colon != std::string::npos)
-      return line.substr(colon + 2);
-  return "unknown cpu";
 }
 
 }  // namespace
@@ -35,10 +31,15 @@ std::string CpuName() {
 Status InspectCommand(const Flags& flags) {
   QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
   bool json = flags.Bool("json");
+  if (flags.Bool("memory")) {
+    const plan::MemoryOptions options = MemoryOptionsOf(plan, flags);
+    QWEN_RETURN_IF_ERROR(plan::CheckCapacity(plan, options));
+    fmt::print("{}", json ? plan::DumpMemoryJson(plan, options) : plan::DumpMemory(plan, options));
+    for (const std::string& target : plan.targets) QWEN_RETURN_IF_ERROR(plan::CheckFit(plan, target, options));
+    return {};
+  }
   std::string text;
-  if (flags.Bool("memory"))
-    text = json ? plan::DumpMemoryJson(plan, MemoryOptionsOf(flags)) : plan::DumpMemory(plan, MemoryOptionsOf(flags));
-  else if (flags.Bool("steps"))
+  if (flags.Bool("steps"))
     text = json ? plan::DumpStepsJson(plan) : plan::DumpSteps(plan);
   else if (flags.Bool("kernels"))
     text = json ? plan::DumpKernelsJson(plan) : plan::DumpKernels(plan);
@@ -50,6 +51,7 @@ Status InspectCommand(const Flags& flags) {
 
 Status VerifyCommand(const Flags& flags) {
   QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
+  if (flags.HasValue("weights")) QWEN_RETURN_IF_ERROR(CheckWeights(plan, flags));
   if (flags.Bool("json"))
     fmt::print("{{\"plan\": {}, \"ok\": true, \"programs\": {}, \"kernels\": {}, \"weights\": {}}}\n",
                JsonQuote(flags.Argument(0)), plan.programs.size(), plan.kernels.size(), plan.weights.size());
@@ -62,10 +64,9 @@ Status VerifyCommand(const Flags& flags) {
 Status DevicesCommand(const Flags& flags) {
   unsigned cores = std::max(1u, std::thread::hardware_concurrency());
   double gib = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)) / 0x1p30;
-  constexpr kernels::Isa kAll[] = {kernels::Isa::kBase, kernels::Isa::kAvx2, kernels::Isa::kAvx512};
   if (flags.Bool("json")) {
     std::string isas;
-    for (kernels::Isa isa : kAll)
+    for (kernels::Isa isa : kernels::kAllIsas)
       isas += fmt::format("{}\"{}\": {}", isas.empty() ? "" : ", ", kernels::IsaName(isa), kernels::IsaSupported(isa));
     fmt::print(
         "{{\"devices\": [{{\"device\": \"cpu\", \"name\": {}, \"cores\": {}, \"memory_gib\": {:.1f}, "
@@ -74,7 +75,7 @@ Status DevicesCommand(const Flags& flags) {
     return {};
   }
   fmt::print("cpu: {}, {} cores, {:.1f} GiB\n", CpuName(), cores, gib);
-  for (kernels::Isa isa : kAll)
+  for (kernels::Isa isa : kernels::kAllIsas)
     fmt::print("  {:<8}{}\n", kernels::IsaName(isa),
                !kernels::IsaSupported(isa)   ? "not on this machine"
                : isa == kernels::DetectIsa() ? "used"

@@ -1,28 +1,26 @@
 #include "tools/qwenrt/load.h"
 
-#include <signal.h>
-#include <unistd.h>
+#include <filesystem>
+#include <limits>
+#include <utility>
 
 #include "fmt/format.h"
 #include "runtime/base/log.h"
+#include "runtime/base/progress.h"
+#include "runtime/base/thread_pool.h"
 #include "runtime/exec/executor.h"
+#include "runtime/exec/pack.h"
 #include "runtime/exec/weights.h"
 #include "runtime/kernels/catalog.h"
+#include "runtime/plan/memory.h"
+#include "runtime/plan/weight_map.h"
 #include "tools/qwenrt/args.h"
 
 namespace qwen::qwenrt {
-namespace {
-
-std::atomic<bool> stop_requested = false;
-static_assert(std::atomic<bool>::is_always_lock_free);
-
-void OnInterrupt(int) {
-  if (stop_requested.exchange(true)) _exit(130);
-}
 
 StatusOr<std::optional<kernels::Isa>> ChooseIsa(const Flags& flags) {
   if (!flags.HasValue("isa")) return std::optional<kernels::Isa>();
-  for (kernels::Isa isa : {kernels::Isa::kBase, kernels::Isa::kAvx2, kernels::Isa::kAvx512}) {
+  for (kernels::Isa isa : kernels::kAllIsas) {
     if (kernels::IsaName(isa) != flags.Choice("isa")) continue;
     if (kernels::IsaSupported(isa)) return std::optional(isa);
     return UnimplementedError(fmt::format("--isa: {}: this machine cannot run it", flags.Choice("isa")),
@@ -31,41 +29,81 @@ StatusOr<std::optional<kernels::Isa>> ChooseIsa(const Flags& flags) {
   return InternalError(fmt::format("--isa: {} is no instruction set", flags.Choice("isa")));
 }
 
-}  // namespace
+Status ApplyCpuMask(const Flags& flags) {
+  if (!flags.HasValue("cpu-mask")) return {};
+  StatusOr<std::vector<int>> cores = ParseCores(flags.Text("cpu-mask"));
+  if (!cores.ok()) return cores.status().Annotate("--cpu-mask");
+  return UseCores(*cores).Annotate("--cpu-mask");
+}
+
+Status WithProgress(const Flags& flags, std::string_view phase,
+                    const std::function<Status(const exec::LoadOptions&)>& work) {
+  std::unique_ptr<Progress> progress = Progress::Make(ProgressKindOf(flags.Choice("progress")), stderr);
+  exec::LoadOptions options;
+  bool begun = false;
+  options.progress = [&](int64_t done, int64_t total) {
+    if (!std::exchange(begun, true)) progress->Phase(phase, total, "bytes");
+    progress->Update(done);
+  };
+  QWEN_RETURN_IF_ERROR(work(options));
+  progress->Finish();
+  return {};
+}
+
+Status CheckWeights(const plan::Plan& plan, const Flags& flags) {
+  const std::string& path = flags.Text("weights");
+  std::error_code error;
+  if (std::filesystem::is_regular_file(path, error))
+    return WithProgress(flags, "checksums",
+                        [&](const exec::LoadOptions& options) { return exec::VerifyPack(plan, path, options); });
+  QWEN_ASSIGN_OR_RETURN(const plan::Checkpoint checkpoint, plan::OpenCheckpoint(path));
+  return plan::ResolveWeights(plan, checkpoint).status();
+}
+
+StatusOr<PoolSizes> PoolsFor(const plan::Plan& plan, const Flags& flags, int64_t tokens) {
+  plan::MemoryOptions asked{.max_num_seqs = static_cast<int32_t>(flags.Int("max-num-seqs")), .max_model_len = tokens};
+  if (flags.HasValue("max-model-len")) asked.max_model_len = flags.Int("max-model-len");
+  if (asked.max_model_len < tokens)
+    return InvalidArgumentError(
+        fmt::format("--max-model-len: is {}, the prompt and --max-tokens take {}", asked.max_model_len, tokens));
+  QWEN_RETURN_IF_ERROR(plan::CheckCapacity(plan, asked));
+  const int64_t pages = int64_t{asked.max_num_seqs} * engine::PagesFor(asked.max_model_len);
+  constexpr int64_t kMost = std::numeric_limits<int>::max();
+  if (pages > kMost)
+    return InvalidArgumentError(fmt::format("{} sequences of {} tokens take {} pages, the limit is {}",
+                                            asked.max_num_seqs, asked.max_model_len, pages, kMost));
+  return PoolSizes{.pages = static_cast<int>(pages), .slots = asked.max_num_seqs};
+}
 
 StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(const plan::Plan& plan, const Flags& flags, int num_pages,
                                                      int num_slots) {
+  QWEN_RETURN_IF_ERROR(ApplyCpuMask(flags));
   exec::ExecutorOptions options;
   options.num_pages = num_pages;
   options.num_slots = num_slots;
+  options.preallocate = flags.Bool("preallocate");
   if (flags.HasValue("threads")) options.threads = static_cast<int>(flags.Int("threads"));
   QWEN_ASSIGN_OR_RETURN(options.isa, ChooseIsa(flags));
-  QWEN_ASSIGN_OR_RETURN(WeightSource source,
+  QWEN_ASSIGN_OR_RETURN(const WeightSource source,
                         ParseWeights(flags.Text("weights"), flags.Argument(0), plan.model.weights_dir));
-  auto load = [&]() -> StatusOr<exec::Weights> {
-    if (source.seed) return exec::RandomWeights(plan, *source.seed);
-    ProgressBar bar("weights");
-    return exec::LoadWeights(plan, source.dir, [&](int64_t done, int64_t total) { bar.Update(done, total); });
-  };
-  QWEN_ASSIGN_OR_RETURN(exec::Weights weights, load());
+  QWEN_RETURN_IF_ERROR(exec::CheckMemory(plan, options));
+  exec::Weights weights;
+  std::error_code error;
+  if (!source.seed && std::filesystem::is_regular_file(source.dir, error)) {
+    QWEN_ASSIGN_OR_RETURN(const WeightSource beside, ParseWeights("", flags.Argument(0), plan.model.weights_dir));
+    QWEN_ASSIGN_OR_RETURN(
+        weights, exec::MapPack(plan, source.dir, {.checkpoint_dir = beside.dir, .preallocate = options.preallocate}));
+  } else {
+    QWEN_RETURN_IF_ERROR(WithProgress(flags, "weights", [&](const exec::LoadOptions& load) -> Status {
+      QWEN_ASSIGN_OR_RETURN(weights, source.seed ? exec::RandomWeights(plan, *source.seed, load)
+                                                 : exec::LoadWeights(plan, source.dir, load));
+      return {};
+    }));
+  }
   for (const std::string& warning : weights.warnings) PrintWarning("qwenrt", warning);
   QWEN_ASSIGN_OR_RETURN(std::unique_ptr<exec::Executor> executor,
                         exec::Executor::Create(plan, std::move(weights), options));
   return std::make_unique<engine::Engine>(plan, std::move(executor), num_pages, num_slots);
 }
-
-GracefulStop::GracefulStop() {
-  struct sigaction action{};
-  action.sa_handler = OnInterrupt;
-  sigaction(SIGINT, &action, nullptr);
-}
-
-GracefulStop::~GracefulStop() {
-  struct sigaction action{};
-  action.sa_handler = SIG_DFL;
-  sigaction(SIGINT, &action, nullptr);
-}
-
-const std::atomic<bool>* GracefulStop::flag() const { return &stop_requested; }
 
 }  // namespace qwen::qwenrt

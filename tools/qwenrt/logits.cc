@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <functional>
 #include <numeric>
 
@@ -26,9 +25,7 @@ Status LogitsCommand(const Flags& flags) {
   for (const char* name : {"tokens", "output"})
     if (!flags.HasValue(name)) return InvalidArgumentError(fmt::format("--{} is missing", name));
   const std::string& output = flags.Text("output");
-  std::error_code error;
-  if (!flags.Bool("force") && std::filesystem::exists(output, error))
-    return InvalidArgumentError(fmt::format("{}: is already there", output), "use --force to replace it");
+  QWEN_RETURN_IF_ERROR(CheckOutput(output, flags.Bool("force")));
   engine::LogitsOptions options;
   StatusOr<engine::SplitRule> split = engine::SplitRule::Parse(flags.Text("split"));
   if (!split.ok()) return split.status().Annotate("--split");

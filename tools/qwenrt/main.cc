@@ -3,9 +3,11 @@
 
 #include "fmt/format.h"
 #include "runtime/base/flags.h"
+#include "runtime/base/json.h"
 #include "runtime/kernels/catalog.h"
-#include "runtime/plan/plan.h"
+#include "runtime/plan/reader.h"
 #include "tools/qwenrt/commands.h"
+#include "tools/qwenrt/machine.h"
 
 namespace qwen::qwenrt {
 namespace {
@@ -43,11 +45,12 @@ struct Row {
   std::string_view name;
   Status (*run)(const Flags&);
 };
-constexpr Row kBodies[] = {{"run", RunCommand},
-                           {"logits", LogitsCommand},
-                           {"inspect", InspectCommand},
-                           {"verify", VerifyCommand},
-                           {"devices", DevicesCommand}};
+constexpr Row kBodies[] = {{"run", RunCommand},           {"chat", ChatCommand},
+                           {"tokenize", TokenizeCommand}, {"detokenize", DetokenizeCommand},
+                           {"render", RenderCommand},     {"perplexity", PerplexityCommand},
+                           {"logits", LogitsCommand},     {"bench", BenchCommand},
+                           {"pack", PackCommand},         {"inspect", InspectCommand},
+                           {"verify", VerifyCommand},     {"devices", DevicesCommand}};
 static_assert(std::size(kBodies) == std::size(kCommands));
 
 Status Dispatch(const Flags& flags) {
@@ -56,12 +59,34 @@ Status Dispatch(const Flags& flags) {
   return InternalError("a command without a body");
 }
 
+std::vector<VersionField> VersionFields() {
+  std::vector<std::string> isas;
+  for (kernels::Isa isa : kernels::kAllIsas)
+    if (kernels::IsaSupported(isa)) isas.emplace_back(kernels::IsaName(isa));
+  std::string cpu = CpuName();
+  return {
+      {"plan_versions", fmt::format("{0} to {0}", plan::kPlanVersion), fmt::format("[{0}, {0}]", plan::kPlanVersion)},
+      {"cpu", fmt::format("{}", fmt::join(isas, " ")), fmt::format("[\"{}\"]", fmt::join(isas, "\", \""))},
+      {"devices", fmt::format("cpu ({})", cpu),
+       fmt::format("[{{\"device\": \"cpu\", \"name\": {}}}]", JsonQuote(cpu))}};
+}
+
+StatusOr<std::vector<PlanValue>> PlanValues(const Flags& flags) {
+  if (FindCommand(kTable, flags.command())->arguments != "PLAN") return std::vector<PlanValue>();
+  QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
+  return std::vector<PlanValue>{{"max-model-len", std::to_string(plan.model.max_model_len)},
+                                {"max-num-seqs", std::to_string(plan.capacity.max_num_seqs)},
+                                {"max-num-batched-tokens", std::to_string(plan.capacity.max_num_batched_tokens)}};
+}
+
 }  // namespace
 }  // namespace qwen::qwenrt
 
 int main(int argc, char** argv) {
   using namespace qwen;
-  std::string version = fmt::format("{}\nplan version {}, cpu {}\n", BuildText("qwenrt"), plan::kPlanVersion,
-                                    kernels::IsaName(kernels::DetectIsa()));
-  return RunTool(qwenrt::kTable, version, argc, argv, qwenrt::Dispatch);
+  return RunTool({.table = qwenrt::kTable,
+                  .body = qwenrt::Dispatch,
+                  .version = qwenrt::VersionFields,
+                  .plan_values = qwenrt::PlanValues},
+                 argc, argv);
 }
