@@ -56,8 +56,10 @@ def watch_experts(lm):
         if hasattr(layer.mlp, "gate"):
             count = torch.zeros(lm.config.num_experts)
             counts.append(count)
-            layer.mlp.gate.register_forward_hook(
-                lambda m, i, o, count=count: count.add_(torch.bincount(o[2].flatten(), minlength=len(count))))
+
+            def add(module, inputs, output, count=count):
+                count.add_(torch.bincount(output[2].flatten(), minlength=len(count)))
+            layer.mlp.gate.register_forward_hook(add)
     return counts
 
 
