@@ -53,6 +53,8 @@ void HandleStopSignals() {
   sigaction(SIGINT, nullptr, &before);
   if (before.sa_handler != SIG_IGN) sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  // Beyond a file-size limit a write fails like one to a full disk, and leaves nothing behind either.
+  signal(SIGXFSZ, SIG_IGN);
 }
 
 GracefulStop::GracefulStop() { ++listeners; }

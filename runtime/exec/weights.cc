@@ -352,11 +352,15 @@ class RandomRows : public RowSource {
   void Fill(uint64_t key, uint8_t* to) const {
     const T* values = reinterpret_cast<const T*>(values_.data());
     const int64_t columns = Columns(weight_);
-    for (int64_t c = 0; c < columns; c += 4) {
-      uint64_t bits = Mix(key + static_cast<uint64_t>(c));
-      for (int64_t i = c; i < std::min(c + 4, columns); ++i, bits >>= 16)
-        std::memcpy(to + i * sizeof(T), &values[bits % kValues], sizeof(T));
+    auto store = [&](int64_t column, uint64_t bits) {
+      std::memcpy(to + column * sizeof(T), &values[bits % kValues], sizeof(T));
+    };
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      const uint64_t bits = Mix(key + static_cast<uint64_t>(c));
+      store(c, bits), store(c + 1, bits >> 16), store(c + 2, bits >> 32), store(c + 3, bits >> 48);
     }
+    for (uint64_t bits = Mix(key + static_cast<uint64_t>(c)); c < columns; ++c, bits >>= 16) store(c, bits);
   }
 
   const plan::Weight& weight_;

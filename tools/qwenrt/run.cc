@@ -26,29 +26,36 @@ double Seconds(Clock::time_point from, Clock::time_point to) {
 
 // The prompt's ids. With --prompt-tokens the answer is ids too; otherwise `tokenizer` is set.
 struct Prompt {
-  std::string where;  // the flag it came from
+  std::string_view way;  // the flag it came from
+  std::string where;     // the same, for messages
   std::vector<int32_t> ids;
   const text::Tokenizer* tokenizer = nullptr;
 };
 
-StatusOr<Prompt> ReadPrompt(const Flags& flags, const text::TextModel& model) {
+// Which flag gives the prompt, and its ids where that takes no plan.
+StatusOr<Prompt> BeginPrompt(const Flags& flags) {
   constexpr std::string_view kWays[] = {"prompt-tokens", "prompt", "chat"};
-  std::string_view way;
+  Prompt prompt;
   for (std::string_view name : kWays) {
     if (!flags.HasValue(name)) continue;
-    if (!way.empty())
-      return InvalidArgumentError(fmt::format("--{} and --{}: only one of them is the prompt", way, name));
-    way = name;
+    if (!prompt.way.empty())
+      return InvalidArgumentError(fmt::format("--{} and --{}: only one of them is the prompt", prompt.way, name));
+    prompt.way = name;
   }
-  if (way.empty())
+  if (prompt.way.empty())
     return InvalidArgumentError("there is no prompt", "give --prompt TEXT, --chat TEXT or --prompt-tokens 1,2,3");
-  const std::string where = fmt::format("--{}", way);
-  if (way == "prompt-tokens") {
-    StatusOr<std::vector<int32_t>> ids = ParsePrompt(flags.Text(way));
-    if (!ids.ok()) return ids.status().Annotate(where);
-    return Prompt{.where = where, .ids = *std::move(ids)};
-  }
-  Prompt prompt{.where = where};
+  prompt.where = fmt::format("--{}", prompt.way);
+  if (prompt.way != "prompt-tokens") return prompt;
+  StatusOr<std::vector<int32_t>> ids = ParsePrompt(flags.Text(prompt.way));
+  if (!ids.ok()) return ids.status().Annotate(prompt.where);
+  prompt.ids = *std::move(ids);
+  return prompt;
+}
+
+StatusOr<Prompt> ReadPrompt(const Flags& flags, Prompt prompt, const text::TextModel& model) {
+  if (!prompt.ids.empty()) return prompt;
+  const std::string_view way = prompt.way;
+  const std::string& where = prompt.where;
   QWEN_ASSIGN_OR_RETURN(prompt.tokenizer, NeedTokenizer(model));
   std::string text = flags.Text(way);
   if (text == "-") {
@@ -77,9 +84,10 @@ StatusOr<Prompt> ReadPrompt(const Flags& flags, const text::TextModel& model) {
 
 Status RunCommand(const Flags& flags) {
   Clock::time_point start = Clock::now();
+  QWEN_ASSIGN_OR_RETURN(Prompt begun, BeginPrompt(flags));
   QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
   QWEN_ASSIGN_OR_RETURN(const text::TextModel model, OpenText(plan, flags.Argument(0)));
-  QWEN_ASSIGN_OR_RETURN(const Prompt prompt, ReadPrompt(flags, model));
+  QWEN_ASSIGN_OR_RETURN(const Prompt prompt, ReadPrompt(flags, std::move(begun), model));
   QWEN_RETURN_IF_ERROR(engine::CheckPrompt(plan, prompt.ids).Annotate(prompt.where));
   engine::GenerateOptions options;
   options.max_tokens = static_cast<int>(flags.Int("max-tokens"));
