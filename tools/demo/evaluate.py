@@ -34,7 +34,7 @@ def windows(ids):
     """-> (ids of the window, first place that is scored), the last window perhaps short"""
     out, start = [], 0
     while True:
-        out.append((ids[start:start + WINDOW], 1 if start == 0 else WINDOW - STRIDE))
+        out.append((ids[start : start + WINDOW], 1 if start == 0 else WINDOW - STRIDE))
         if start + WINDOW >= len(ids):
             return out
         start += STRIDE
@@ -45,7 +45,7 @@ def bits_through_transformers(lm, ids, size):
     nats = 0.0
     for part, first in windows(ids):
         logits = lm(input_ids=torch.tensor([part]), use_cache=False).logits[0]
-        nats += F.cross_entropy(logits[first - 1:-1], torch.tensor(part[first:]), reduction="sum").item()
+        nats += F.cross_entropy(logits[first - 1 : -1], torch.tensor(part[first:]), reduction="sum").item()
     return nats / math.log(2) / size
 
 
@@ -59,6 +59,7 @@ def watch_experts(lm):
 
             def add(module, inputs, output, count=count):
                 count.add_(torch.bincount(output[2].flatten(), minlength=len(count)))
+
             layer.mlp.gate.register_forward_hook(add)
     return counts
 
@@ -67,7 +68,7 @@ def watch_experts(lm):
 def drafts(net, ids, steps=3):
     """Teacher forced, windows apart. -> share of rows where step s of the head chooses as the model does"""
     p, spec = net.head_parameters(), net.spec
-    rows = torch.tensor(ids[:len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
+    rows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     cos, sin = model.rotation(spec, WINDOW, rows.device)
     hits, seen = [0] * steps, [0] * steps
     for part in rows:
@@ -75,7 +76,7 @@ def drafts(net, ids, steps=3):
         best = F.linear(h, p["embed"]).argmax(-1)
         outs, _ = model.mtp_steps(h[:, :-1], part[None, 1:], p, spec, cos[:-1], sin[:-1], steps)
         for s, out in enumerate(outs):
-            same = F.linear(out[:, s:], p["embed"]).argmax(-1) == best[:, s + 1:]
+            same = F.linear(out[:, s:], p["embed"]).argmax(-1) == best[:, s + 1 :]
             hits[s] += same.sum().item()
             seen[s] += same.numel()
     return [h / n for h, n in zip(hits, seen)]
@@ -96,9 +97,11 @@ def load(folder):
 
 def overlap(text, work, n=13):
     """-> share of the text's n-grams of words that the training text has"""
+
     def grams(s):
         words = re.findall(r"\w+", s.lower())
-        return [hash(tuple(words[i:i + n])) for i in range(len(words) - n + 1)]
+        return [hash(tuple(words[i : i + n])) for i in range(len(words) - n + 1)]
+
     own = grams(text)
     missing = set(own)
     for path in sorted((work / "train").glob("*.txt.xz")):
@@ -112,12 +115,12 @@ def main():
     parser.add_argument("checkpoint", type=pathlib.Path)
     parser.add_argument("text", type=pathlib.Path)
     parser.add_argument("--plan", help="the checkpoint's plan, to ask qwenrt too")
-    parser.add_argument("--qwenrt", default="build/tools/qwenrt/qwenrt")
+    parser.add_argument("--qwenrt", default="build/bin/qwenrt")
     parser.add_argument("--train", type=pathlib.Path, help="data.py's WORK, for the overlap")
     parser.add_argument("--quick", type=int, default=0, help="look at the first N bytes only")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    text = args.text.read_text()[:args.quick or None]
+    text = args.text.read_text()[: args.quick or None]
     size = len(text.encode())
     net, tokenizer = load(args.checkpoint)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -134,8 +137,23 @@ def main():
         share = count / count.sum() * net.config.num_experts_per_tok
         print(f"layer {layer}: an expert sees {share.min():.2%} to {share.max():.2%} of the tokens")
     if args.plan:
-        out = subprocess.run([args.qwenrt, "perplexity", args.plan, "--text", str(args.text), "--window", str(WINDOW), "--stride",
-                              str(STRIDE), "--json"], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [
+                args.qwenrt,
+                "perplexity",
+                args.plan,
+                "--text",
+                str(args.text),
+                "--window",
+                str(WINDOW),
+                "--stride",
+                str(STRIDE),
+                "--json",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         ours = json.loads(out)["bits_per_byte"]
         print(f"qwenrt: {ours:.4f} bits a byte, {ours / bits - 1:+.3%} of transformers'")
 
@@ -145,8 +163,11 @@ def main():
     mixed = " ".join(words)
     other = tokenizer(mixed, add_special_tokens=False)["input_ids"]
     before, after = (bits_through_transformers(net.lm, t, 1) for t in (plain, other))
-    print(f"the words shuffled: {(after - before) / len(words):+.2f} bits a word, {after / len(other) - before / len(plain):+.2f} bits a token,"
-          f" {(after - before) / len(mixed.encode()):+.2f} bits a byte", flush=True)
+    print(
+        f"the words shuffled: {(after - before) / len(words):+.2f} bits a word, {after / len(other) - before / len(plain):+.2f} bits a token,"
+        f" {(after - before) / len(mixed.encode()):+.2f} bits a byte",
+        flush=True,
+    )
 
     said = ", ".join(f"{share:.1%}" for share in drafts(net, ids))
     print(f"MTP drafts that the model would choose, steps 1 to 3: {said}")

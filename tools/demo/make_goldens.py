@@ -39,8 +39,9 @@ def main():
     prompts = json.loads((pathlib.Path(sys.argv[3]) if len(sys.argv) > 3 else HERE / "prompts.json").read_text())
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
-    lm = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
-                                                           experts_implementation="eager").eval()
+    lm = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    ).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tensors = {}
     for file in sorted(folder.glob("model-*.safetensors")):
@@ -52,8 +53,12 @@ def main():
         if isinstance(prompt, str):
             ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         else:
-            ids = tokenizer(tokenizer.apply_chat_template(prompt["messages"], tokenize=False, add_generation_prompt=True,
-                                                          enable_thinking=prompt["thinking"]), add_special_tokens=False)["input_ids"]
+            ids = tokenizer(
+                tokenizer.apply_chat_template(
+                    prompt["messages"], tokenize=False, add_generation_prompt=True, enable_thinking=prompt["thinking"]
+                ),
+                add_special_tokens=False,
+            )["input_ids"]
         # With a cache token by token, then once more whole: the rows kept come from one plain forward.
         text = list(ids)
         step = lm(input_ids=torch.tensor([text]), use_cache=True)
@@ -61,15 +66,24 @@ def main():
             text.append(int(step.logits[0, -1].argmax()))
             step = lm(input_ids=torch.tensor([text[-1:]]), past_key_values=step.past_key_values, use_cache=True)
         logits = lm(input_ids=torch.tensor([text[:-1]]), use_cache=False).logits[0]
-        rows = logits[len(ids) - 1:]
-        assert rows.argmax(-1).tolist() == text[len(ids):], n
+        rows = logits[len(ids) - 1 :]
+        assert rows.argmax(-1).tolist() == text[len(ids) :], n
         hidden = lm.model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
-        drafted, draft_rows = reference.mtp_chain(text[1:len(ids) + 1], hidden, DRAFTS)
-        golden |= {f"{n}.prompt": torch.tensor(ids, dtype=torch.int32), f"{n}.greedy": torch.tensor(text[len(ids):], dtype=torch.int32),
-                   f"{n}.margin": lead(rows), f"{n}.rows": logits[:, columns].contiguous(), f"{n}.lse": logits.logsumexp(-1),
-                   f"{n}.drafts": torch.tensor(drafted, dtype=torch.int32), f"{n}.draft_margin": lead(draft_rows)}
-        print(f"{n}: {len(ids)} ids, least margin {lead(rows).min():.1e}, drafts {drafted} of {text[len(ids) + 1:len(ids) + 1 + DRAFTS]}"
-              f"\n    {tokenizer.decode(text[len(ids):])!r}", flush=True)
+        drafted, draft_rows = reference.mtp_chain(text[1 : len(ids) + 1], hidden, DRAFTS)
+        golden |= {
+            f"{n}.prompt": torch.tensor(ids, dtype=torch.int32),
+            f"{n}.greedy": torch.tensor(text[len(ids) :], dtype=torch.int32),
+            f"{n}.margin": lead(rows),
+            f"{n}.rows": logits[:, columns].contiguous(),
+            f"{n}.lse": logits.logsumexp(-1),
+            f"{n}.drafts": torch.tensor(drafted, dtype=torch.int32),
+            f"{n}.draft_margin": lead(draft_rows),
+        }
+        print(
+            f"{n}: {len(ids)} ids, least margin {lead(rows).min():.1e}, drafts {drafted} of {text[len(ids) + 1:len(ids) + 1 + DRAFTS]}"
+            f"\n    {tokenizer.decode(text[len(ids):])!r}",
+            flush=True,
+        )
     save_file(golden, out, dict(torch=torch.__version__, transformers=transformers.__version__))
 
 

@@ -21,20 +21,49 @@ CHUNK = 64  # tokens of a delta rule chunk; section 6.6 allows any number
 def config_of(kind, **changes):
     """The configuration of the `dense` checkpoint or of its sparse `moe` sister."""
     shared = dict(
-        vocab_size=8192, hidden_size=256, num_attention_heads=4, num_key_value_heads=2, head_dim=64,
-        linear_num_key_heads=4, linear_num_value_heads=8, linear_key_head_dim=64, linear_value_head_dim=64,
-        linear_conv_kernel_dim=4, hidden_act="silu", max_position_embeddings=32768, rms_norm_eps=1e-6,
-        tie_word_embeddings=True, use_cache=True, attention_bias=False, attention_dropout=0.0,
-        initializer_range=0.02, pad_token_id=None, bos_token_id=None,
-        rope_parameters=dict(rope_type="default", rope_theta=100000.0, partial_rotary_factor=0.25,
-                             mrope_interleaved=True, mrope_section=[3, 3, 2]))
-    own = {"dense": dict(num_hidden_layers=8, intermediate_size=768),
-           "moe": dict(num_hidden_layers=4, num_experts=16, num_experts_per_tok=4, moe_intermediate_size=96,
-                       shared_expert_intermediate_size=256)}[kind]
+        vocab_size=8192,
+        hidden_size=256,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        linear_num_key_heads=4,
+        linear_num_value_heads=8,
+        linear_key_head_dim=64,
+        linear_value_head_dim=64,
+        linear_conv_kernel_dim=4,
+        hidden_act="silu",
+        max_position_embeddings=32768,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        use_cache=True,
+        attention_bias=False,
+        attention_dropout=0.0,
+        initializer_range=0.02,
+        pad_token_id=None,
+        bos_token_id=None,
+        rope_parameters=dict(
+            rope_type="default",
+            rope_theta=100000.0,
+            partial_rotary_factor=0.25,
+            mrope_interleaved=True,
+            mrope_section=[3, 3, 2],
+        ),
+    )
+    own = {
+        "dense": dict(num_hidden_layers=8, intermediate_size=768),
+        "moe": dict(
+            num_hidden_layers=4,
+            num_experts=16,
+            num_experts_per_tok=4,
+            moe_intermediate_size=96,
+            shared_expert_intermediate_size=256,
+        ),
+    }[kind]
     _, config = classes(kind, "Config")
     fields = shared | own | changes
-    fields["layer_types"] = ["full_attention" if i % 4 == 3 else "linear_attention"
-                             for i in range(fields["num_hidden_layers"])]
+    fields["layer_types"] = [
+        "full_attention" if i % 4 == 3 else "linear_attention" for i in range(fields["num_hidden_layers"])
+    ]
     return config(**fields)
 
 
@@ -95,7 +124,11 @@ class Spec:
     def __init__(self, c):
         self.heads, self.kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
         self.key_heads, self.value_heads = c.linear_num_key_heads, c.linear_num_value_heads
-        self.key_dim, self.value_dim, self.width = c.linear_key_head_dim, c.linear_value_head_dim, c.linear_conv_kernel_dim
+        self.key_dim, self.value_dim, self.width = (
+            c.linear_key_head_dim,
+            c.linear_value_head_dim,
+            c.linear_conv_kernel_dim,
+        )
         self.eps, self.layer_types, self.hidden = c.rms_norm_eps, c.layer_types, c.hidden_size
         self.experts, self.top_k = getattr(c, "num_experts", 0), getattr(c, "num_experts_per_tok", 0)
         self.rotary = int(c.head_dim * c.rope_parameters["partial_rotary_factor"])
@@ -117,7 +150,7 @@ def norm(x, w, eps):
 
 # 3.4
 def rotate(x, cos, sin):
-    turned, rest = x[..., :cos.shape[-1]], x[..., cos.shape[-1]:]
+    turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     a, b = turned.chunk(2, -1)
     return torch.cat([turned * cos + torch.cat([-b, a], -1) * sin, rest], -1)
 
@@ -178,7 +211,7 @@ def delta_rule(q, k, v, g, beta):
     all f32; tokens a multiple of CHUNK. -> [batch, tokens, value_heads, dv]"""
     batch, tokens, key_heads, dk = q.shape
     heads, dv, chunks = v.shape[2], v.shape[3], tokens // CHUNK
-    q = q * torch.rsqrt(q.square().sum(-1, keepdim=True) + 1e-6) * dk ** -0.5
+    q = q * torch.rsqrt(q.square().sum(-1, keepdim=True) + 1e-6) * dk**-0.5
     k = k * torch.rsqrt(k.square().sum(-1, keepdim=True) + 1e-6)
 
     def split(x, size):  # -> [batch * heads, chunks, CHUNK, size]
@@ -213,7 +246,7 @@ def delta_net(x, p, spec):
     z = F.linear(x, p["linear_attn.in_proj_z.weight"]).view(batch, tokens, spec.value_heads, spec.value_dim)
     b, a = F.linear(x, p["linear_attn.in_proj_b.weight"]), F.linear(x, p["linear_attn.in_proj_a.weight"])
     w, past = p["linear_attn.conv1d.weight"][:, 0], F.pad(u, (0, 0, spec.width - 1, 0))
-    u = F.silu(sum(past[:, j:j + tokens].float() * w[:, j] for j in range(spec.width)))
+    u = F.silu(sum(past[:, j : j + tokens].float() * w[:, j] for j in range(spec.width)))
     q, k, v = u.split([spec.key_heads * spec.key_dim] * 2 + [spec.value_heads * spec.value_dim], -1)
     q, k = (t.reshape(batch, tokens, spec.key_heads, spec.key_dim) for t in (q, k))
     v = v.reshape(batch, tokens, spec.value_heads, spec.value_dim)
@@ -286,7 +319,7 @@ def mtp_steps(h, ids, p, spec, cos, sin, steps):
             seen = torch.ones(tokens, tokens, dtype=torch.bool, device=h.device).tril(1 - step)
             scores = torch.where(seen, (q @ keys[0].mT).float(), -math.inf)
             own = torch.stack([(q * t).float().sum(-1) for t in keys[1:]], -1)
-            weights = (torch.cat([scores, own], -1) * spec.head_dim ** -0.5).softmax(-1)
+            weights = (torch.cat([scores, own], -1) * spec.head_dim**-0.5).softmax(-1)
             out = weights[..., :tokens].to(v.dtype) @ values[0]
             out = out + sum(weights[..., tokens + i, None] * t for i, t in enumerate(values[1:]))
         y, routing = add_ffn(x + attention_out(out, gate, layer), layer, spec)

@@ -20,12 +20,29 @@ def main():
     for key in ("transformers_version", "dtype", "_attn_implementation"):
         fields.pop(key, None)
     end = tokenizers.Tokenizer.from_file(str(tokenizer / "tokenizer.json")).token_to_id("<|endoftext|>")
-    fields |= dict(architectures=[model.classes(kind, "ForCausalLM")[1].__name__], dtype="bfloat16", eos_token_id=end,
-                   attn_output_gate=True, full_attention_interval=4, hidden_act="silu", attention_bias=False, mamba_ssm_dtype="float32",
-                   mtp_num_hidden_layers=1, mtp_use_dedicated_embeddings=False, tie_word_embeddings=True)
+    fields |= dict(
+        architectures=[model.classes(kind, "ForCausalLM")[1].__name__],
+        dtype="bfloat16",
+        eos_token_id=end,
+        attn_output_gate=True,
+        full_attention_interval=4,
+        hidden_act="silu",
+        attention_bias=False,
+        mamba_ssm_dtype="float32",
+        mtp_num_hidden_layers=1,
+        mtp_use_dedicated_embeddings=False,
+        tie_word_embeddings=True,
+    )
     (out / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
-    for file in [*shards.glob("model-*.safetensors"), shards / "model.safetensors.index.json", shards / "train.json",
-                 *(tokenizer / n for n in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"))]:
+    for file in [
+        *shards.glob("model-*.safetensors"),
+        shards / "model.safetensors.index.json",
+        shards / "train.json",
+        *(
+            tokenizer / n
+            for n in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+        ),
+    ]:
         shutil.copyfile(file, out / file.name)
 
 

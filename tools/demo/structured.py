@@ -4,17 +4,25 @@ import csv
 import io
 import json
 
-FIRST = ("Ada Alan Alice Amir Anna Ben Carla Chen Clara Daniel David Elena Emma Erik Fatima Felix Grace Hana Hugo Ines Ivan "
-         "Jack Jane Jonas Julia Karim Kate Laura Leo Lena Linus Lucy Maria Mark Maya Mia Nadia Nina Noah Nora Olga Omar Oscar "
-         "Paul Petra Rosa Sam Sara Sofia Tim Tom Vera Victor Yuki Zoe").split()
-LAST = ("Adams Baker Berg Brown Carter Clark Cohen Costa Cruz Davis Evans Fischer Garcia Green Hall Hansen Ito Jensen Jones "
-        "Kaya Kim King Klein Lee Lopez Martin Meyer Miller Moore Novak Okafor Patel Perez Quinn Reed Rossi Sato Silva Singh "
-        "Smith Stone Tanaka Taylor Turner Vega Walker Weber White Wilson Wood Young").split()
-CITIES = ("Amsterdam Athens Berlin Boston Cairo Chicago Copenhagen Delhi Dublin Geneva Helsinki Istanbul Lagos Lima Lisbon "
-          "London Madrid Milan Montreal Nairobi Osaka Oslo Paris Prague Rome Seoul Sydney Tokyo Toronto Vienna Warsaw").split()
-GOODS = ("apple bread butter cheese chair clock coffee cup desk flour honey jacket keyboard lamp milk mirror notebook "
-         "olive orange paper pear pencil pepper phone plate rice salt scarf shirt shoes soap spoon sugar table tea tomato "
-         "towel umbrella wallet watch water").split()
+FIRST = (
+    "Ada Alan Alice Amir Anna Ben Carla Chen Clara Daniel David Elena Emma Erik Fatima Felix Grace Hana Hugo Ines Ivan "
+    "Jack Jane Jonas Julia Karim Kate Laura Leo Lena Linus Lucy Maria Mark Maya Mia Nadia Nina Noah Nora Olga Omar Oscar "
+    "Paul Petra Rosa Sam Sara Sofia Tim Tom Vera Victor Yuki Zoe"
+).split()
+LAST = (
+    "Adams Baker Berg Brown Carter Clark Cohen Costa Cruz Davis Evans Fischer Garcia Green Hall Hansen Ito Jensen Jones "
+    "Kaya Kim King Klein Lee Lopez Martin Meyer Miller Moore Novak Okafor Patel Perez Quinn Reed Rossi Sato Silva Singh "
+    "Smith Stone Tanaka Taylor Turner Vega Walker Weber White Wilson Wood Young"
+).split()
+CITIES = (
+    "Amsterdam Athens Berlin Boston Cairo Chicago Copenhagen Delhi Dublin Geneva Helsinki Istanbul Lagos Lima Lisbon "
+    "London Madrid Milan Montreal Nairobi Osaka Oslo Paris Prague Rome Seoul Sydney Tokyo Toronto Vienna Warsaw"
+).split()
+GOODS = (
+    "apple bread butter cheese chair clock coffee cup desk flour honey jacket keyboard lamp milk mirror notebook "
+    "olive orange paper pear pencil pepper phone plate rice salt scarf shirt shoes soap spoon sugar table tea tomato "
+    "towel umbrella wallet watch water"
+).split()
 COLOURS = "red green blue black white yellow orange purple brown grey".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = ("January February March April May June July August September October November December").split()
@@ -22,18 +30,33 @@ MONTHS = ("January February March April May June July August September October N
 
 def person(rng):
     first, last = rng.choice(FIRST), rng.choice(LAST)
-    return dict(name=f"{first} {last}", age=rng.randint(18, 80), city=rng.choice(CITIES),
-                email=f"{first}.{last}@example.com".lower())
+    return dict(
+        name=f"{first} {last}",
+        age=rng.randint(18, 80),
+        city=rng.choice(CITIES),
+        email=f"{first}.{last}@example.com".lower(),
+    )
 
 
 def item(rng):
-    return dict(id=rng.randint(100, 9999), name=rng.choice(GOODS), colour=rng.choice(COLOURS),
-                price=round(rng.uniform(0.5, 200), 2), quantity=rng.randint(1, 50), available=rng.random() < 0.7)
+    return dict(
+        id=rng.randint(100, 9999),
+        name=rng.choice(GOODS),
+        colour=rng.choice(COLOURS),
+        price=round(rng.uniform(0.5, 200), 2),
+        quantity=rng.randint(1, 50),
+        available=rng.random() < 0.7,
+    )
 
 
 def place(rng):
-    return dict(city=rng.choice(CITIES), day=rng.choice(DAYS), low=rng.randint(-10, 15), high=rng.randint(16, 38),
-                rain=rng.random() < 0.4)
+    return dict(
+        city=rng.choice(CITIES),
+        day=rng.choice(DAYS),
+        low=rng.randint(-10, 15),
+        high=rng.randint(16, 38),
+        rain=rng.random() < 0.4,
+    )
 
 
 def date(rng):
@@ -60,11 +83,20 @@ def as_table(table):
 
 def as_settings(rng):
     out = []
-    for section in rng.sample(["server", "database", "logging", "cache", "client", "network", "storage", "mail"], rng.randint(2, 4)):
+    for section in rng.sample(
+        ["server", "database", "logging", "cache", "client", "network", "storage", "mail"], rng.randint(2, 4)
+    ):
         out.append(f"[{section}]")
-        values = [("host", f"{section}.example.com"), ("port", rng.choice([80, 443, 5432, 8080, 6379])), ("timeout", rng.randint(1, 90)),
-                  ("enabled", rng.choice(["true", "false"])), ("level", rng.choice(["debug", "info", "warning", "error"])),
-                  ("path", f"/var/lib/{section}"), ("user", rng.choice(FIRST).lower()), ("retries", rng.randint(0, 9))]
+        values = [
+            ("host", f"{section}.example.com"),
+            ("port", rng.choice([80, 443, 5432, 8080, 6379])),
+            ("timeout", rng.randint(1, 90)),
+            ("enabled", rng.choice(["true", "false"])),
+            ("level", rng.choice(["debug", "info", "warning", "error"])),
+            ("path", f"/var/lib/{section}"),
+            ("user", rng.choice(FIRST).lower()),
+            ("retries", rng.randint(0, 9)),
+        ]
         out += [f"{key} = {value}" for key, value in rng.sample(values, rng.randint(3, 6))] + [""]
     return "\n".join(out)
 
@@ -74,10 +106,20 @@ def as_log(rng):
     for _ in range(rng.randint(5, 15)):
         minute += rng.randint(0, 4)
         who = rng.choice(FIRST).lower()
-        what = rng.choice([f"user {who} logged in", f"user {who} logged out", f"request took {rng.randint(1, 900)} ms",
-                           f"wrote {rng.randint(1, 99)} records", "connection closed", "cache is full, dropping old entries",
-                           f"retrying in {rng.randint(1, 60)} seconds"])
-        out.append(f"{day} {hour + minute // 60:02}:{minute % 60:02}:{rng.randint(0, 59):02} {rng.choice(['INFO', 'INFO', 'WARNING', 'DEBUG'])} {what}")
+        what = rng.choice(
+            [
+                f"user {who} logged in",
+                f"user {who} logged out",
+                f"request took {rng.randint(1, 900)} ms",
+                f"wrote {rng.randint(1, 99)} records",
+                "connection closed",
+                "cache is full, dropping old entries",
+                f"retrying in {rng.randint(1, 60)} seconds",
+            ]
+        )
+        out.append(
+            f"{day} {hour + minute // 60:02}:{minute % 60:02}:{rng.randint(0, 59):02} {rng.choice(['INFO', 'INFO', 'WARNING', 'DEBUG'])} {what}"
+        )
     return "\n".join(out) + "\n"
 
 
@@ -94,7 +136,9 @@ def as_list(rng):
 def as_sql(rng):
     table = rows(rng)
     name = rng.choice(["customers", "orders", "stock", "weather"])
-    return "".join(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({', '.join(repr(v) for v in row.values())});\n" for row in table)
+    return "".join(
+        f"INSERT INTO {name} ({', '.join(row)}) VALUES ({', '.join(repr(v) for v in row.values())});\n" for row in table
+    )
 
 
 def as_counting(rng):
@@ -104,11 +148,21 @@ def as_counting(rng):
 
 def generate(rng, size):
     """-> documents of about `size` bytes in all"""
-    makers = [lambda: json.dumps(rows(rng), indent=rng.choice([2, 2, 4])) + "\n",
-              lambda: "".join(json.dumps(row) + "\n" for row in rows(rng)),
-              lambda: json.dumps(dict(date=date(rng), customer=person(rng), items=[item(rng) for _ in range(rng.randint(1, 4))]), indent=2) + "\n",
-              lambda: as_csv(rows(rng, 4, 14)), lambda: as_table(rows(rng)), lambda: as_settings(rng), lambda: as_log(rng),
-              lambda: as_list(rng), lambda: as_sql(rng), lambda: as_counting(rng)]
+    makers = [
+        lambda: json.dumps(rows(rng), indent=rng.choice([2, 2, 4])) + "\n",
+        lambda: "".join(json.dumps(row) + "\n" for row in rows(rng)),
+        lambda: json.dumps(
+            dict(date=date(rng), customer=person(rng), items=[item(rng) for _ in range(rng.randint(1, 4))]), indent=2
+        )
+        + "\n",
+        lambda: as_csv(rows(rng, 4, 14)),
+        lambda: as_table(rows(rng)),
+        lambda: as_settings(rng),
+        lambda: as_log(rng),
+        lambda: as_list(rng),
+        lambda: as_sql(rng),
+        lambda: as_counting(rng),
+    ]
     out, made = [], 0
     while made < size:
         document = "\n".join(rng.choice(makers)() for _ in range(rng.randint(1, 4)))

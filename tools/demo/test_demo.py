@@ -13,8 +13,17 @@ import transformers
 import chat
 import model
 
-SMALL = dict(hidden_size=64, vocab_size=97, head_dim=32, num_attention_heads=4, linear_num_key_heads=2, linear_num_value_heads=4,
-             linear_key_head_dim=16, linear_value_head_dim=24, num_hidden_layers=4)
+SMALL = dict(
+    hidden_size=64,
+    vocab_size=97,
+    head_dim=32,
+    num_attention_heads=4,
+    linear_num_key_heads=2,
+    linear_num_value_heads=4,
+    linear_key_head_dim=16,
+    linear_value_head_dim=24,
+    num_hidden_layers=4,
+)
 OWN = {"dense": dict(intermediate_size=80), "moe": dict(moe_intermediate_size=16, shared_expert_intermediate_size=24)}
 TOKENS = 2 * model.CHUNK
 
@@ -55,7 +64,10 @@ def test_gradient(kind):
     net = network(kind)
     ids = torch.randint(0, 97, (1, TOKENS))
     grads = []
-    for run in (lambda: net.lm(input_ids=ids, use_cache=False).logits, lambda: forward(net, ids)[0] @ net.lm.lm_head.weight.T):
+    for run in (
+        lambda: net.lm(input_ids=ids, use_cache=False).logits,
+        lambda: forward(net, ids)[0] @ net.lm.lm_head.weight.T,
+    ):
         net.zero_grad()
         run().log_softmax(-1)[0, torch.arange(TOKENS), ids[0]].mean().backward()
         grads.append({n: p.grad.clone() for n, p in net.lm.named_parameters() if p.grad is not None})
@@ -75,7 +87,7 @@ def test_chain(kind):
         after = torch.cat([ids[:, 1:], ids[:, :1]], 1)
         steps, _ = model.mtp_steps(h, after, p, spec, cos, sin, 3)
         for row in (2, 5, 40):
-            hidden = h[:, :row - 1].clone()
+            hidden = h[:, : row - 1].clone()
             for step in range(3):
                 n = hidden.shape[1]
                 out = model.mtp_steps(hidden, after[:, :n], p, spec, cos[:n], sin[:n], 1)[0][0]
@@ -89,14 +101,22 @@ def test_chat(folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     rng = random.Random(0)
     for n in range(200):
-        turns = [make(rng, None) for make in rng.choices([chat.greeting, chat.arithmetic, chat.as_table, chat.story], k=1 + n % 3)]
+        turns = [
+            make(rng, None)
+            for make in rng.choices([chat.greeting, chat.arithmetic, chat.as_table, chat.story], k=1 + n % 3)
+        ]
         system = chat.SYSTEM[0] if n % 4 == 0 else None
         messages = [dict(role="system", content=system)] if system else []
         for question, thought, answer in turns:
-            messages += [dict(role="user", content=question), dict(role="assistant", content=answer, reasoning_content=thought)]
+            messages += [
+                dict(role="user", content=question),
+                dict(role="assistant", content=answer, reasoning_content=thought),
+            ]
         want = tokenizer.apply_chat_template(messages, tokenize=False)
         assert chat.render(turns, True, system) == want, want
-        asked = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True, enable_thinking=n % 2 == 0)
+        asked = tokenizer.apply_chat_template(
+            messages[:-1], tokenize=False, add_generation_prompt=True, enable_thinking=n % 2 == 0
+        )
         assert chat.render(turns, n % 2 == 0, system).startswith(asked), asked
     print("chat: rendered as the template does")
 

@@ -12,7 +12,9 @@ BLOCK = re.compile(r"</?(p|div|h[1-6]|ul|ol|dl|table|section|article|main|blockq
 LINE = re.compile(r"<(br|li|tr|dd)\b[^>]*>|</tr>", re.I)
 TAG = re.compile(r"<[^>]{0,2000}>")
 RUDE = re.compile(r"slur|offensive|obscen|vulgar|disparag|derogat|sexual|genital|copulat")
-BODY = re.compile(r"<(?:main|article)\b[^>]*>.*</(?:main|article)\s*>|<div[^>]*(?:role=\"main\"|class=\"body\").*", re.S | re.I)
+BODY = re.compile(
+    r"<(?:main|article)\b[^>]*>.*</(?:main|article)\s*>|<div[^>]*(?:role=\"main\"|class=\"body\").*", re.S | re.I
+)
 
 
 def read(path):
@@ -77,10 +79,16 @@ def from_plain(path):
 
 
 def from_man(path):
-    text = subprocess.run(["groff", "-k", "-mandoc", "-Tutf8", "-P-cbou", "-rLL=1000n", "-rHY=0", "-dAD=l"],
-                          input=read(path).encode(), capture_output=True).stdout.decode("utf-8", "replace")
-    return squeeze("\n".join(re.sub(r"(\S) {2,}(?=\S)", r"\1 ", re.sub(r"^ {3,7}(?=\S)", "", line))
-                             for line in text.splitlines()[1:-1]))
+    text = subprocess.run(
+        ["groff", "-k", "-mandoc", "-Tutf8", "-P-cbou", "-rLL=1000n", "-rHY=0", "-dAD=l"],
+        input=read(path).encode(),
+        capture_output=True,
+    ).stdout.decode("utf-8", "replace")
+    return squeeze(
+        "\n".join(
+            re.sub(r"(\S) {2,}(?=\S)", r"\1 ", re.sub(r"^ {3,7}(?=\S)", "", line)) for line in text.splitlines()[1:-1]
+        )
+    )
 
 
 def from_pod(path):
@@ -91,7 +99,9 @@ def from_pod(path):
 def from_mallard(path):
     text = re.sub(r"<(info|links|media|desc)\b.*?</\1>|<\?.*?\?>", " ", read(path), flags=re.S)
     text = re.sub(r"<(title|p|item|screen|code mime)\b", r"\n\n<\1", re.sub(r"\s+", " ", text))
-    return squeeze("\n".join(re.sub(r" +", " ", line).strip() for line in html.unescape(TAG.sub("", text)).splitlines()))
+    return squeeze(
+        "\n".join(re.sub(r" +", " ", line).strip() for line in html.unescape(TAG.sub("", text)).splitlines())
+    )
 
 
 def from_wesnoth(path):
@@ -113,8 +123,12 @@ def from_wesnoth(path):
 
 def from_gcide(path):
     """-> pieces of the dictionary, without etymologies and source marks"""
-    text = re.sub(r"\[(?:1913 Webster|PJC|WordNet[^\]]*|Webster[^\]]*|Obs\.?|R\.|L\..*?|F\..*?|Gr\..*?|OE\..*?|AS\..*?)\]|--?\s*\[.*?\]",
-                  "", read(path), flags=re.S)
+    text = re.sub(
+        r"\[(?:1913 Webster|PJC|WordNet[^\]]*|Webster[^\]]*|Obs\.?|R\.|L\..*?|F\..*?|Gr\..*?|OE\..*?|AS\..*?)\]|--?\s*\[.*?\]",
+        "",
+        read(path),
+        flags=re.S,
+    )
     text = re.sub(r"\\[^\\\n]*\\,?", ",", text).replace("{", "").replace("}", "")
     return pieces(squeeze(paragraphs(re.sub(r" ,", ",", text))))
 
@@ -164,12 +178,12 @@ def from_austen(path):
     data, books, at = path.read_bytes(), [], 0
     while at < len(data):
         decoder = zlib.decompressobj()
-        body = decoder.decompress(data[at + 4:])
+        body = decoder.decompress(data[at + 4 :])
         at = len(data) - len(decoder.unused_data)
         lines, here = [], 0
         while match := re.compile(rb"\x00[\x00\x04][\x00\x80]\x09(....)", re.S).search(body, here):
             here = match.end() + int.from_bytes(match.group(1), "big")
-            lines.append(body[match.end():here].decode("utf-8", "replace"))
+            lines.append(body[match.end() : here].decode("utf-8", "replace"))
         if len(lines) > 1000:
             books.append(squeeze(paragraphs("\n".join(lines))))
     return books

@@ -81,7 +81,7 @@ def heads(x, ids, p, spec, cos, sin):
     few = max(1, len(ids) // 4)
     chain, _ = model.mtp_steps(h[:few], after[:few], p, spec, cos, sin, len(MTP_WEIGHTS))
     for step, out in enumerate(chain[1:], 2):
-        losses.append(soft_loss(F.linear(out[:, step - 1:-1], p["embed"]), logits[:few, step:]))
+        losses.append(soft_loss(F.linear(out[:, step - 1 : -1], p["embed"]), logits[:few, step:]))
     return losses, routing
 
 
@@ -121,10 +121,16 @@ class Muon:
 def optimizers(net, device):
     matrices, embedding, rest = [], [], []
     for name, p in net.named_parameters():
-        small = any(part in name for part in ("conv1d", "in_proj_a", "in_proj_b", "mlp.gate.weight", "shared_expert_gate"))
+        small = any(
+            part in name for part in ("conv1d", "in_proj_a", "in_proj_b", "mlp.gate.weight", "shared_expert_gate")
+        )
         (embedding if "embed_tokens" in name else matrices if p.dim() >= 2 and not small else rest).append(p)
-    adam = torch.optim.AdamW([dict(params=embedding, lr=3e-3, weight_decay=0.01), dict(params=rest, lr=2e-3, weight_decay=0.0)],
-                             betas=(0.9, 0.95), eps=1e-10, fused=device.type == "cuda")
+    adam = torch.optim.AdamW(
+        [dict(params=embedding, lr=3e-3, weight_decay=0.01), dict(params=rest, lr=2e-3, weight_decay=0.0)],
+        betas=(0.9, 0.95),
+        eps=1e-10,
+        fused=device.type == "cuda",
+    )
     for group in adam.param_groups:
         group["peak"] = group["lr"]
     return Muon(matrices, 0.02), adam
@@ -151,7 +157,9 @@ def save(net, folder):
     files = [f"model-{n}-of-00002.safetensors" for n in ("00001", "00002")]
     for file, shard in zip(files, shards):
         save_file(shard, folder / file, {"format": "pt"})
-    index = dict(metadata=dict(total_size=at), weight_map={name: file for file, shard in zip(files, shards) for name in shard})
+    index = dict(
+        metadata=dict(total_size=at), weight_map={name: file for file, shard in zip(files, shards) for name in shard}
+    )
     index["weight_map"] = dict(sorted(index["weight_map"].items()))
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
@@ -164,7 +172,7 @@ def held_out(net, text, tokenizer, device, window):
     for name, p in net.named_parameters():
         p.copy_(stored(name, p))
     ids = tokenizers.Tokenizer.from_file(str(tokenizer)).encode(text, add_special_tokens=False).ids
-    ids = torch.tensor(ids[:len(ids) // window * window], device=device).view(-1, window)
+    ids = torch.tensor(ids[: len(ids) // window * window], device=device).view(-1, window)
     spec, layers, p = net.spec, net.layer_parameters(), net.head_parameters()
     cos, sin = model.rotation(spec, window, device)
     nats, count, agree, shares = 0.0, 0, [[] for _ in range(3)], 0.0
@@ -179,7 +187,7 @@ def held_out(net, text, tokenizer, device, window):
         best = logits.argmax(-1)
         steps, _ = model.mtp_steps(h[:, :-1], part[:, 1:], p, spec, cos[:-1], sin[:-1], 3)
         for step, out in enumerate(steps):
-            agree[step].append((F.linear(out[:, step:], p["embed"]).argmax(-1) == best[:, step + 1:]).float().mean())
+            agree[step].append((F.linear(out[:, step:], p["embed"]).argmax(-1) == best[:, step + 1 :]).float().mean())
         if spec.experts:
             shares = shares + torch.stack([r["share"] for r in routings]) * len(part) / len(ids)
     torch.set_float32_matmul_precision(precision)
@@ -205,7 +213,11 @@ def main():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
-    tiny = dict(hidden_size=64, head_dim=32, linear_key_head_dim=16, linear_value_head_dim=16, num_hidden_layers=4) if args.tiny else {}
+    tiny = (
+        dict(hidden_size=64, head_dim=32, linear_key_head_dim=16, linear_value_head_dim=16, num_hidden_layers=4)
+        if args.tiny
+        else {}
+    )
     net = model.Network(model.config_of(args.kind, **tiny), args.kind).to(device)
     spec, layers, p = net.spec, net.layer_parameters(), net.head_parameters()
     print(f"{args.kind}: {sum(t.numel() for t in net.file_tensors().values()) / 1e6:.2f} M parameters", flush=True)
@@ -256,7 +268,10 @@ def main():
                 said = time.monotonic() - start
                 speed = (step - counted) * args.rows * args.tokens / max(1e-9, said - first)
                 curve.append(dict(step=step, seconds=round(said, 1), rate=round(muon.scale, 3), losses=values))
-                print(f"step {step} {said:.0f} s rate {muon.scale:.2f} {speed / 1e3:.0f} k tokens/s losses {values}", flush=True)
+                print(
+                    f"step {step} {said:.0f} s rate {muon.scale:.2f} {speed / 1e3:.0f} k tokens/s losses {values}",
+                    flush=True,
+                )
                 if not math.isfinite(values[0]) or said - first > 60 and values[0] > 5:
                     sys.exit("the loss does not fall: stopping early to save the device's time")
             if step % 1000 == 0:
@@ -264,12 +279,21 @@ def main():
     save(net, args.out)
     text = (args.data / "heldout.txt").read_text()
     bits, agree, shares = held_out(net, text, args.tokenizer, device, args.tokens)
-    record = dict(steps=step, tokens=step * args.rows * args.tokens, seconds=round(time.monotonic() - begin, 1),
-                  device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu", torch=torch.__version__,
-                  heldout_bits_per_byte=round(bits, 4), mtp_agreement=agree, curve=curve)
+    record = dict(
+        steps=step,
+        tokens=step * args.rows * args.tokens,
+        seconds=round(time.monotonic() - begin, 1),
+        device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        torch=torch.__version__,
+        heldout_bits_per_byte=round(bits, 4),
+        mtp_agreement=agree,
+        curve=curve,
+    )
     (args.out / "train.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(f"{args.kind}: {step} steps, {record['tokens'] / 1e6:.0f} M tokens, {record['seconds']} s, held out "
-          f"{bits:.4f} bits a byte, MTP agreement {agree}")
+    print(
+        f"{args.kind}: {step} steps, {record['tokens'] / 1e6:.0f} M tokens, {record['seconds']} s, held out "
+        f"{bits:.4f} bits a byte, MTP agreement {agree}"
+    )
     if shares:
         print("least share of an expert a layer:", [round(min(layer), 4) for layer in shares])
 
