@@ -458,7 +458,7 @@ bool IsaSupported(Isa isa) {
 Isa DetectIsa() {
   Isa best = Isa::kBase;
   for (Isa isa : kAllIsas)
-    if (IsaSupported(isa)) best = isa;
+    if (isa != Isa::kAmx && IsaSupported(isa)) best = isa;
   return best;
 }
 
