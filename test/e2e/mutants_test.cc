@@ -125,6 +125,9 @@ Tally RunMutants(const Kind& kind, const TempDir& dir, int count) {
   const std::string sound = ReadAll(kind.file);
   EXPECT_FALSE(sound.empty()) << kind.file;
   const std::string output = dir / ("out-" + kind.name);
+  const CommandResult unharmed = RunProgram(kind.program, kind.arguments(output));
+  EXPECT_EQ(unharmed.exit_code, 0) << kind.name << " before any damage\n" << unharmed.output;
+  std::filesystem::remove(output);
   Tally tally;
   for (int i = 0; i < count && !testing::Test::HasFailure(); ++i) {
     Random random(i + 1);
@@ -209,6 +212,18 @@ TEST_F(Mutants, GenerationConfig) {
   Expect({"generation_config.json", dir_ / "model/generation_config.json", "qwenc", Compile(), NotJson, true});
 }
 
+TEST_F(Mutants, Tokenizer) {
+  // A config of a vocabulary that holds it: the golden's has fewer tokens than there are bytes.
+  std::filesystem::create_directory(dir_ / "text");
+  WriteAll(dir_ / "text/config.json", ReadAll(std::string(QWEN_SOURCE_DIR) + "/configs/Qwen3-0.6B.json"));
+  WriteAll(dir_ / "text/tokenizer.json",
+           ReadAll(std::string(QWEN_SOURCE_DIR) + "/test/data/tokenizers/toy/tokenizer.json"));
+  auto compile = [this](const std::string& output) {
+    return std::vector<std::string>{"compile", dir_ / "text", "-o", output};
+  };
+  Expect({"tokenizer.json", dir_ / "text/tokenizer.json", "qwenc", compile, NotJson, true});
+}
+
 TEST_F(Mutants, Template) {
   // What is no template any more: unclosed tags. A flipped letter in its text is a template too.
   auto unclosed = [](const std::string& bytes) {
@@ -233,7 +248,8 @@ TEST_F(Mutants, ShardIndex) {
   uint64_t length = 0;
   std::memcpy(&length, shard.data(), 8);
   nlohmann::json index = {{"metadata", {{"total_size", shard.size() - 8 - length}}}};
-  for (const auto& [name, entry] : nlohmann::json::parse(shard.substr(8, length)).items())
+  const auto header = nlohmann::json::parse(shard.substr(8, length));
+  for (const auto& [name, entry] : header.items())
     if (name != "__metadata__") index["weight_map"][name] = "model-00001-of-00001.safetensors";
   WriteAll(dir_ / "model/model.safetensors.index.json", index.dump());
   Expect({"model.safetensors.index.json", dir_ / "model/model.safetensors.index.json", "qwenrt", Run(dir_ / "model"),
