@@ -41,6 +41,32 @@ Json::Json(Json&&) noexcept = default;
 Json& Json::operator=(Json&&) noexcept = default;
 Json::~Json() = default;
 
+Json Json::Clone() const {
+  switch (kind()) {
+    case Kind::kNull:
+      return Json();
+    case Kind::kBool:
+      return Json(AsBool());
+    case Kind::kInteger:
+      return Json(AsInteger());
+    case Kind::kNumber:
+      return Json(AsNumber());
+    case Kind::kString:
+      return Json(AsString());
+    case Kind::kArray: {
+      std::vector<Json> copies;
+      for (const Json& item : items()) copies.push_back(item.Clone());
+      return Json(std::move(copies));
+    }
+    case Kind::kObject: {
+      std::vector<Member> copies;
+      for (const Member& member : members()) copies.emplace_back(member.first, member.second.Clone());
+      return Json(std::move(copies));
+    }
+  }
+  return Json();
+}
+
 Json::Kind Json::kind() const { return static_cast<Kind>(value_.index()); }
 
 bool Json::AsBool() const { return std::get<bool>(value_); }

@@ -35,6 +35,8 @@ class Json {
   Json(Json&&) noexcept;
   Json& operator=(Json&&) noexcept;
   ~Json();
+  /// A copy, by name: values are large and move otherwise.
+  Json Clone() const;
 
   Kind kind() const;
   bool IsNull() const { return kind() == Kind::kNull; }

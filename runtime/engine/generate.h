@@ -31,6 +31,7 @@ enum class FinishReason : uint8_t {
   kStop,       // an end-of-sequence token
   kLength,     // max_tokens, or the model's length
   kCancelled,  // `stop`
+  kFailed,     // the step that would have made its next token
 };
 const char* FinishReasonName(FinishReason reason);
 

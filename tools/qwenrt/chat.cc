@@ -112,13 +112,8 @@ class Chat {
     QWEN_ASSIGN_OR_RETURN(const Json given, ReadKwargs(flags_));
     std::vector<Json::Member> members;
     if (thinking_) members.emplace_back("enable_thinking", Json(*thinking_));
-    for (const Json::Member& member : given.members()) {
-      // A copy by way of its text: values are moved, not copied.
-      if (thinking_ && member.first == "enable_thinking") continue;
-      if (member.second.IsBool()) members.emplace_back(member.first, Json(member.second.AsBool()));
-      if (member.second.IsInteger()) members.emplace_back(member.first, Json(member.second.AsInteger()));
-      if (member.second.IsString()) members.emplace_back(member.first, Json(member.second.AsString()));
-    }
+    for (const Json::Member& member : given.members())
+      if (!thinking_ || member.first != "enable_thinking") members.emplace_back(member.first, member.second.Clone());
     const Json list(std::move(messages)), kwargs(std::move(members));
     QWEN_ASSIGN_OR_RETURN(const text::Rendered rendered, template_.Render({.messages = list, .kwargs = &kwargs}));
     return text::EncodePrompt(tokenizer_, rendered);

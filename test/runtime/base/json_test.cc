@@ -116,5 +116,23 @@ TEST(Json, FindsKeysInLargeObjects) {
   for (int i = 0; i < 5000; i += 97) EXPECT_EQ(json.Find("k" + std::to_string(i))->AsInteger(), i);
 }
 
+TEST(Json, AClonesTreeIsItsOwn) {
+  auto json = ParseJson(R"({"b": [null, true, -7, 0.5, "x"], "a": {"deep": [[]]}})", "x");
+  ASSERT_TRUE(json.ok());
+  const Json copy = json->Clone();
+  *json = Json();
+  ASSERT_TRUE(copy.IsObject());
+  EXPECT_EQ(copy.members()[0].first, "b");  // in the order of the file
+  const std::vector<Json>& items = copy.Find("b")->items();
+  ASSERT_EQ(items.size(), 5u);
+  EXPECT_TRUE(items[0].IsNull());
+  EXPECT_TRUE(items[1].AsBool());
+  EXPECT_EQ(items[2].AsInteger(), -7);
+  EXPECT_FALSE(items[3].IsInteger());
+  EXPECT_EQ(items[3].AsNumber(), 0.5);
+  EXPECT_EQ(items[4].AsString(), "x");
+  EXPECT_TRUE(copy.Find("a")->Find("deep")->items()[0].IsArray());
+}
+
 }  // namespace
 }  // namespace qwen
