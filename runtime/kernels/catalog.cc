@@ -96,7 +96,8 @@ struct Linear {
   static int Args(const LinearSpec& s) { return kLinearFirstWeight + s.outputs + s.results(); }
   static Workspace Space(const LinearSpec& s, int64_t) {
     const bool as_they_are = s.prologue == kPrologueNone && s.x_type == DType::kF32;
-    return {.scratch = 4 * ((as_they_are ? 0 : cpu::RowScratch(s.k)) + cpu::PlaneScratch(s.w_type, s.k))};
+    const int rows = cpu::TileChunk(s.k);
+    return {.scratch = 4 * ((as_they_are ? 0 : cpu::RowScratch(s.k, rows)) + cpu::PlaneScratch(s.w_type, s.k, rows))};
   }
   static Work Cost(const LinearSpec& s, double rows, double) {
     double weights = 0, results = 0;
@@ -458,7 +459,7 @@ bool IsaSupported(Isa isa) {
 Isa DetectIsa() {
   Isa best = Isa::kBase;
   for (Isa isa : kAllIsas)
-    if (isa != Isa::kAmx && IsaSupported(isa)) best = isa;
+    if (IsaSupported(isa)) best = isa;
   return best;
 }
 

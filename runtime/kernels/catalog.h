@@ -49,8 +49,7 @@ const KernelInfo* FindKernel(std::string_view entry);
 enum class Isa { kBase, kAvx2, kAvx512, kAmx };
 inline constexpr Isa kAllIsas[] = {Isa::kBase, Isa::kAvx2, Isa::kAvx512, Isa::kAmx};
 std::string_view IsaName(Isa isa);
-/// What this machine decodes fastest with. AMX is taken when asked for by name: measured on a Xeon with two threads it
-/// reads prompts 1.3 times as fast as AVX-512 and decodes 0.7 times as fast.
+/// The best this machine has.
 Isa DetectIsa();
 bool IsaSupported(Isa isa);
 /// nullptr when the catalogue has no such kernel.

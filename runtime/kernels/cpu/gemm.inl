@@ -24,9 +24,17 @@ QWEN_INLINE long long TileBytes(DType type, int k) {
 }
 QWEN_INLINE int NumTiles(int n) { return (n + 15) / 16; }
 
+/// Rows that linear takes at once.
+QWEN_INLINE int LinearChunk(DType weight_type, int k) {
+#if defined(QWEN_AMX)
+  if (weight_type == DType::kBF16) return cpu::TileChunk(k);
+#endif
+  return kRowChunk;
+}
+
 /// The rows of one pass over weights of `k` columns.
 struct RowBlock {
-  const float* row[kRowChunk];
+  const float* row[cpu::kMostRows];
   int count = 0;
   unsigned char* planes;  // of an ISA with matrix tiles: the rows in their form
 
@@ -110,7 +118,7 @@ inline int DotRows(const float* const* rows, int num_rows, const unsigned char* 
 /// How many tiles to take at once when there are many: one row alone needs them for chains in flight.
 QWEN_INLINE int DotTileGroup(DType type, int num_rows) {
 #if defined(QWEN_AMX)
-  if (type == DType::kBF16) return num_rows > kTileRows ? 2 : 3;
+  if (type == DType::kBF16) return num_rows == 1 || (num_rows > kFewRows && num_rows <= kTileRows) ? 3 : 2;
 #endif
   if (kDotSums<DType::kBF16> >= 24) return 4;
   return num_rows > 1 ? 1 : kDotSums<DType::kBF16> >= 4 ? 4 : 2;

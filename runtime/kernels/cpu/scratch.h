@@ -10,6 +10,7 @@
 namespace qwen::kernels::cpu {
 
 inline constexpr int kRowChunk = 48;    // rows that share one pass over a weight tile from memory
+inline constexpr int kMostRows = 128;   // the same of linear, where matrix tiles would wait for the weights' next pass
 inline constexpr int kGdnBlock = 32;    // rows prepared at once
 inline constexpr int kGdnRows = 4;      // rows of S at once
 inline constexpr int kPageTokens = 32;  // a page of the KV cache
@@ -18,12 +19,19 @@ inline constexpr int kDownTiles = 4;    // output tiles of experts_down that sha
 
 constexpr long long PadTo16(long long n) { return (n + 15) / 16 * 16; }
 
+/// Rows of a chunk of linear on matrix tiles: as many as leave their three planes 1.5 MB of a core's second-level
+/// cache. Inlined always, so that no file built for an ISA leaves a copy.
+__attribute__((always_inline)) constexpr int TileChunk(int channels) {
+  const int rows = channels > 0 ? (3 << 19) / (6 * channels) / 32 * 32 : 0;
+  return rows < kRowChunk ? kRowChunk : rows > kMostRows ? kMostRows : rows;
+}
+
 /// linear, lm_head, router, experts_gate_up: a chunk of prepared rows.
-constexpr long long RowScratch(int channels) { return kRowChunk * PadTo16(channels); }
+constexpr long long RowScratch(int channels, int rows = kRowChunk) { return rows * PadTo16(channels); }
 /// Behind it and behind experts_down's: the chunk as three planes of bf16, in whole tiles of 32 channels, for ISAs with
 /// matrix tiles. Part of every plan, so that a plan does not know the ISA.
-constexpr long long PlaneScratch(DType weight_type, int channels) {
-  return weight_type == DType::kBF16 ? kRowChunk * ((channels + 31) / 32 * 32) * 3LL / 2 : 0;
+constexpr long long PlaneScratch(DType weight_type, int channels, int rows = kRowChunk) {
+  return weight_type == DType::kBF16 ? rows * ((channels + 31) / 32 * 32) * 3LL / 2 : 0;
 }
 
 constexpr long long GdnScratch(int key_heads, int value_heads, int key_dim, int value_dim, int width) {

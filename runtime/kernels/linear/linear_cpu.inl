@@ -32,9 +32,10 @@ inline void Linear(const void* spec, const Launch& l) {
   float* scratch = reinterpret_cast<float*>(l.scratch);
   const int stride = RoundUp16(s.k);
   const bool as_they_are = s.prologue == kPrologueNone && s.x_type == DType::kF32;
+  const int chunk = LinearChunk(s.w_type, s.k);
   RowBlock rows;
-  for (int first = 0; first < tokens; first += kRowChunk) {
-    rows.count = Min(kRowChunk, tokens - first);
+  for (int first = 0; first < tokens; first += chunk) {
+    rows.count = Min(chunk, tokens - first);
     for (int r = 0; r < rows.count; ++r) {
       const long long row = first + r;
       if (as_they_are) {
@@ -47,7 +48,7 @@ inline void Linear(const void* spec, const Launch& l) {
       if (s.prologue == kPrologueGatedRmsNorm) GatedNormRow(s, to, l.args[kLinearGate], row, norm, to);
       rows.row[r] = to;
     }
-    rows.Ready(s.w_type, s.k, scratch + (as_they_are ? 0LL : 1LL * kRowChunk * stride));
+    rows.Ready(s.w_type, s.k, scratch + (as_they_are ? 0LL : 1LL * chunk * stride));
 
     if (s.silu_mul) {
       const long long bytes = TileBytes(s.w_type, s.k);
