@@ -426,6 +426,7 @@ bool Scheduler::Step() {
 
   for (size_t i = 0; i < entries_.size(); ++i) {
     owners_[i]->sequence->Commit(static_cast<int>(entries_[i].tokens.size()));
+    owners_[i]->is_long = owners_[i]->is_long && owners_[i]->left() > 1;
     Save(*owners_[i]);
   }
   spoke_.clear();
@@ -479,7 +480,6 @@ void Scheduler::Deliver(Choice& choice, const StepEntry& entry, const exec::Outp
     job.sink->OnPrompt(job.prompt, position);
   }
   if (position < choice.size()) return;
-  choice.is_long = false;
   if (!std::exchange(job.prompt_done, true)) {
     counters_.prompt_tokens += static_cast<uint64_t>(job.prompt_tokens);
     if (job.request.max_tokens == 0) {
