@@ -51,6 +51,7 @@ class Engine {
   const plan::Plan& plan() const { return plan_; }
   const plan::Capacity& capacity() const { return capacity_; }
   Pools& pools() { return pools_; }
+  const Pools& pools() const { return pools_; }
   int64_t vocab() const { return plan_.model.vocab; }
   int64_t max_model_len() const { return plan_.model.max_model_len; }
   /// Sequences that can run at once.

@@ -7,7 +7,7 @@
 
 namespace qwen::engine {
 
-KvPages::KvPages(int count) : references_(static_cast<size_t>(count)) {
+KvPages::KvPages(int count) : references_(static_cast<size_t>(count)), cached_(static_cast<size_t>(count)) {
   for (int32_t page = count - 1; page >= 0; --page) free_.push_back(page);
 }
 
@@ -31,12 +31,27 @@ Status KvPages::Take(int count, std::vector<int32_t>* pages) {
 
 void KvPages::Share(int32_t page) {
   assert(references(page) > 0);
-  ++references_[static_cast<size_t>(page)];
+  if (++references_[static_cast<size_t>(page)] == 2 && cached(page)) --cached_only_;
 }
 
 void KvPages::Release(int32_t page) {
   assert(references(page) > 0);
-  if (--references_[static_cast<size_t>(page)] == 0) free_.push_back(page);
+  const int left = --references_[static_cast<size_t>(page)];
+  if (left == 0) free_.push_back(page);
+  if (left == 1 && cached(page)) ++cached_only_;
+}
+
+void KvPages::Cache(int32_t page) {
+  assert(!cached(page));
+  Share(page);
+  cached_[static_cast<size_t>(page)] = true;
+}
+
+void KvPages::Uncache(int32_t page) {
+  assert(cached(page));
+  if (references(page) == 1) --cached_only_;
+  cached_[static_cast<size_t>(page)] = false;
+  Release(page);
 }
 
 int PagesFor(int64_t tokens) { return static_cast<int>((tokens + plan::kPageTokens - 1) / plan::kPageTokens); }

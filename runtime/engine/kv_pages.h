@@ -27,12 +27,21 @@ class KvPages {
   /// One reference less; the last one frees the page.
   void Release(int32_t page);
 
+  /// The prefix cache's reference on a page that has at least one; at most one of this kind a page.
+  void Cache(int32_t page);
+  void Uncache(int32_t page);
+
   int count() const { return static_cast<int>(references_.size()); }
   int free() const { return static_cast<int>(free_.size()); }
   int references(int32_t page) const { return references_[static_cast<size_t>(page)]; }
+  bool cached(int32_t page) const { return cached_[static_cast<size_t>(page)]; }
+  /// Pages that nobody but the cache refers to: it can give them back.
+  int cached_only() const { return cached_only_; }
 
  private:
   std::vector<int> references_;
+  std::vector<bool> cached_;
+  int cached_only_ = 0;
   std::vector<int32_t> free_;  // a stack: the page given back last is the warmest
 };
 

@@ -89,6 +89,8 @@ class RequestSink {
   virtual bool OnToken(int choice, const TokenResult& token) = 0;
   /// The tokens of one step of all choices are out: a good moment to hand on what they made.
   virtual void OnStep() {}
+  /// Once, right before the last choice's OnFinish.
+  virtual void OnTimes(const RequestTimes& /*times*/) {}
   /// Exactly once a choice. `stop_id`: the stop id that was drawn, else -1. `status` says what failed when `reason` is
   /// kFailed, and why it was given up when kCancelled.
   virtual void OnFinish(int choice, FinishReason reason, int32_t stop_id, const Status& status) = 0;

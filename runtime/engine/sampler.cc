@@ -17,7 +17,7 @@ Status CheckSampling(const SamplingOptions& options) {
   return {};
 }
 
-kernels::SampleParams MakeSampleParams(const SamplingOptions& options, bool write_logits) {
+kernels::SampleParams MakeSampleParams(const SamplingOptions& options, bool write_logits, int vocab_used) {
   kernels::SampleParams params{};
   params.seed = options.seed;
   params.choice = options.choice;
@@ -25,6 +25,7 @@ kernels::SampleParams MakeSampleParams(const SamplingOptions& options, bool writ
   params.temperature = options.temperature;
   params.top_p = options.top_p;
   params.min_p = options.min_p;
+  params.vocab_used = vocab_used;
   params.mask = -1;  // none
   // Below this the quotients leave what f32 tells apart.
   if (options.temperature < 1e-5f) params.flags |= kernels::kSampleGreedy;

@@ -24,7 +24,8 @@ struct SamplingOptions {
 /// kInvalidArgument with the value and its range.
 Status CheckSampling(const SamplingOptions& options);
 
-kernels::SampleParams MakeSampleParams(const SamplingOptions& options, bool write_logits = false);
+kernels::SampleParams MakeSampleParams(const SamplingOptions& options, bool write_logits = false,
+                                       int vocab_used = 0);
 
 }  // namespace qwen::engine
 

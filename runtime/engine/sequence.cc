@@ -54,20 +54,25 @@ StatusOr<Sequence> Sequence::Begin(Pools& pools) {
 }
 
 StatusOr<Sequence> Sequence::Restore(Pools& pools, const Snapshot& snapshot) {
+  return Restore(pools, snapshot.tokens_, snapshot.full_pages_, snapshot.state_, snapshot.partial_page_);
+}
+
+StatusOr<Sequence> Sequence::Restore(Pools& pools, std::span<const int32_t> tokens, std::span<const int32_t> full_pages,
+                                     std::span<const uint8_t> state, std::span<const uint8_t> partial_page) {
   QWEN_ASSIGN_OR_RETURN(Sequence sequence, Begin(pools));
   std::vector<int32_t> own;
-  if (!snapshot.partial_page_.empty()) {
+  if (!partial_page.empty()) {
     QWEN_ASSIGN_OR_RETURN(own, pools.pages.Take(1));
-    pools.executor.LoadPage(own[0], snapshot.partial_page_);
+    pools.executor.LoadPage(own[0], partial_page);
   }
-  for (int32_t page : snapshot.full_pages_) pools.pages.Share(page);
-  sequence.pages_ = snapshot.full_pages_;
+  for (int32_t page : full_pages) pools.pages.Share(page);
+  sequence.pages_.assign(full_pages.begin(), full_pages.end());
   sequence.pages_.insert(sequence.pages_.end(), own.begin(), own.end());
   for (size_t i = 0; i < sequence.pages_.size(); ++i)
     pools.batch.SetPage(sequence.table_row_, static_cast<int>(i), sequence.pages_[i]);
-  sequence.tokens_ = snapshot.tokens_;
-  sequence.position_ = snapshot.position();
-  if (sequence.position_ > 0) pools.executor.LoadSlot(sequence.slot_, sequence.position_, snapshot.state_);
+  sequence.tokens_.assign(tokens.begin(), tokens.end());
+  sequence.position_ = static_cast<int>(tokens.size());
+  if (sequence.position_ > 0) pools.executor.LoadSlot(sequence.slot_, sequence.position_, state);
   return sequence;
 }
 
@@ -154,12 +159,15 @@ Snapshot Sequence::TakeSnapshot() const {
     snapshot.partial_page_.resize(static_cast<size_t>(pools_->executor.page_bytes()));
     pools_->executor.SavePage(pages_[full], snapshot.partial_page_);
   }
-  // At P = 0 there is no state: what the slot holds is its last owner's.
-  if (position_ > 0) {
-    snapshot.state_.resize(static_cast<size_t>(pools_->executor.slot_copy_bytes()));
-    pools_->executor.SaveSlot(slot_, position_, ring_fill_, snapshot.state_);
-  }
+  SaveState(&snapshot.state_);
   return snapshot;
+}
+
+void Sequence::SaveState(std::vector<uint8_t>* state) const {
+  assert(slot_ >= 0 && !pending() && !poisoned_);
+  // At P = 0 there is no state: what the slot holds is its last owner's.
+  state->resize(position_ > 0 ? static_cast<size_t>(pools_->executor.slot_copy_bytes()) : 0);
+  if (position_ > 0) pools_->executor.SaveSlot(slot_, position_, ring_fill_, *state);
 }
 
 StatusOr<Sequence> Sequence::Fork() const { return Restore(*pools_, TakeSnapshot()); }

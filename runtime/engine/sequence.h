@@ -48,6 +48,7 @@ class Snapshot {
 
   int position() const { return static_cast<int>(tokens_.size()); }
   const std::vector<int32_t>& tokens() const { return tokens_; }
+  const std::vector<int32_t>& full_pages() const { return full_pages_; }
   /// Of the copies in host memory; shared pages are not counted.
   int64_t bytes() const { return static_cast<int64_t>(state_.size() + partial_page_.size()); }
 
@@ -70,6 +71,9 @@ class Sequence {
   /// A sequence that continues as the snapshot's source would have: a slot and a partial page of its own, references on
   /// the full pages. kResourceExhausted: nothing is taken.
   static StatusOr<Sequence> Restore(Pools& pools, const Snapshot& snapshot);
+  /// The same from its parts: the state behind `tokens`, whose pages are all full but perhaps a last one of its own.
+  static StatusOr<Sequence> Restore(Pools& pools, std::span<const int32_t> tokens, std::span<const int32_t> full_pages,
+                                    std::span<const uint8_t> state, std::span<const uint8_t> partial_page = {});
 
   Sequence(Sequence&& other) noexcept;
   Sequence& operator=(Sequence&& other) noexcept;
@@ -88,6 +92,8 @@ class Sequence {
 
   /// At any P, between steps; does not disturb the sequence.
   Snapshot TakeSnapshot() const;
+  /// The recurrent and conv state at P, as Restore takes it. Empty at P = 0.
+  void SaveState(std::vector<uint8_t>* state) const;
   /// Restore of a snapshot that nobody keeps.
   StatusOr<Sequence> Fork() const;
   /// Gives everything back; a second call does nothing.

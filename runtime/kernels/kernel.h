@@ -14,7 +14,8 @@ struct SampleParams {
   unsigned long long seed;
   int choice, top_k, flags;  // top_k 0 = off
   float temperature, top_p, min_p;
-  int mask, bias_begin, bias_count, reserved;
+  int mask, bias_begin, bias_count;
+  int vocab_used;  // ids from here on are never drawn; 0 = all may be
 };
 inline constexpr int kSampleGreedy = 1, kSampleWriteLogits = 2, kSampleWriteLogprobs = 4;
 

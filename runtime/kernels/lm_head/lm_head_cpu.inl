@@ -129,8 +129,10 @@ inline void Sample(const void* spec, const Launch& l) {
     while (batch.cu_tokens[seq + 1] <= row) ++seq;
     // A row at p draws the token at p + 1.
     const int position = batch.position[seq] + (row - batch.cu_tokens[seq]) + 1;
+    const SampleParams& params = batch.sample[n];
+    const int vocab = params.vocab_used > 0 ? Min(params.vocab_used, s.vocab) : s.vocab;
     static_cast<int*>(l.args[kSampleNext])[n] =
-        DrawToken(batch.sample[n], static_cast<const float*>(l.args[kSampleLogits]) + n * s.vocab, s.vocab, position,
+        DrawToken(params, static_cast<const float*>(l.args[kSampleLogits]) + n * s.vocab, vocab, position,
                   reinterpret_cast<Candidate*>(l.scratch));
   }
 }

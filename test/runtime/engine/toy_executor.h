@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/engine/logits_processor.h"
 #include "runtime/exec/executor.h"
 
 namespace qwen::engine {
@@ -45,8 +46,16 @@ inline ToyRow ToyCompute(int32_t token, uint64_t state, const uint64_t (&taps)[k
 }
 inline uint64_t ToyFold(uint64_t state, uint64_t record) { return ToyMix(state ^ 0xF01D, record); }
 inline uint64_t ToyContext(uint64_t context, uint64_t kv) { return ToyMix(context ^ 0xA77E, kv); }
-inline float ToyLogit(uint64_t out, int id) { return static_cast<float>(ToyMix(out, static_cast<uint64_t>(id)) >> 40); }
-inline int32_t ToyToken(uint64_t out) { return static_cast<int32_t>(out % kToyVocab); }
+// Between 0 and 16, in 24 bits.
+inline float ToyLogit(uint64_t out, int id) {
+  return static_cast<float>(ToyMix(out, static_cast<uint64_t>(id)) >> 40) * 0x1p-20f;
+}
+inline int32_t ToyToken(uint64_t out) {
+  int32_t best = 0;
+  for (int32_t id = 1; id < kToyVocab; ++id)
+    if (ToyLogit(out, id) > ToyLogit(out, best)) best = id;
+  return best;
+}
 
 /// What every row of `tokens` says, from the tokens alone.
 inline std::vector<uint64_t> ToyOutputs(std::span<const int32_t> tokens) {
@@ -135,8 +144,8 @@ class ToyExecutor : public exec::Executor {
     logits_.clear();
     for (int i = 0; i < batch.num_logit_rows; ++i) {
       uint64_t out = outs[static_cast<size_t>(batch.logit_rows[i])];
-      next_.push_back(ToyToken(out));
       for (int id = 0; id < kToyVocab; ++id) logits_.push_back(ToyLogit(out, id));
+      next_.push_back(Draw(batch, i));
     }
     exec::Outputs outputs;
     outputs.next = next_;
@@ -178,6 +187,15 @@ class ToyExecutor : public exec::Executor {
     uint64_t base;
     std::vector<uint64_t> ring, conv;
   };
+
+  // As a plan does: the sample kernel, with the row's own parameters.
+  int32_t Draw(const kernels::BatchView& batch, int logit_row) {
+    const int row = batch.logit_rows[logit_row];
+    int s = 0;
+    while (batch.cu_tokens[s + 1] <= row) ++s;
+    return sampler_.Draw(batch.sample[logit_row], std::span(logits_).last(kToyVocab),
+                         batch.position[s] + row - batch.cu_tokens[s]);
+  }
 
   // The state at `position`: base and the ring's committed records. At position = ring_fill the base counts as zero.
   uint64_t State(const Slot& slot, int position, int ring_fill) const {
@@ -224,6 +242,7 @@ class ToyExecutor : public exec::Executor {
   plan::State state_;
   std::vector<Slot> slots_;
   std::vector<uint64_t> pages_;
+  RowSampler sampler_{kToyVocab, kernels::Isa::kBase};
   std::vector<int32_t> next_;
   std::vector<float> logits_;
 };
