@@ -18,6 +18,8 @@ ALLOWED = {
     "runtime/comm": ["runtime/base"],
     "runtime/exec": ["runtime/base", "runtime/plan", "runtime/kernels", "runtime/device", "runtime/comm"],
     "runtime/engine": ["runtime/base", "runtime/plan", "runtime/exec", "runtime/kernels"],
+    "runtime/server": ["runtime/base", "runtime/text", "runtime/engine"],
+    "runtime/server/http": ["runtime/base"],
     "dialects": ["runtime/base"],
     "passes": ["dialects", "runtime/base", "runtime/plan", "runtime/kernels"],
     "compiler": ["passes", "dialects", "runtime/base", "runtime/plan", "runtime/kernels", "runtime/text"],
@@ -68,7 +70,7 @@ def words(path, text, problems):
 def pages(files, read, problems):
     rooms = ["dialects", "passes", "compiler", "runtime", "tools", "test", "compiler/import", "compiler/reference",
              "runtime/base", "runtime/plan", "runtime/kernels", "runtime/device", "runtime/comm", "runtime/exec",
-             "runtime/engine", "runtime/kernels/reference", "configs", "test/golden"]
+             "runtime/engine", "runtime/server", "runtime/server/http", "runtime/kernels/reference", "configs", "test/golden"]
     for room in rooms:
         page = f"{room}/README.md" if room != "configs" else "configs/SOURCES.md"
         if page not in files:
