@@ -44,6 +44,9 @@ int64_t CodePoints(std::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
+/// A number above 0 as one that is above 0 in f32 too: the engine takes no other.
+float Positive(double value) { return std::max(static_cast<float>(value), 1e-6f); }
+
 double PerSecond(int64_t count, double ms) { return ms > 0 ? static_cast<double>(count) * 1e3 / ms : 0; }
 double Rounded(double value) { return std::round(value * 1e3) / 1e3; }
 
@@ -102,10 +105,9 @@ Generation::Generation(const GenerationEnvironment& environment, std::shared_ptr
       (options.reasoning_parser == ReasoningParser::kAuto && chat_template && chat_template->traits().says_think);
   if (chat() && reasons) {
     const text::PromptEnd end = prompts[0].end;
-    const bool goes_on = request_.continue_final_message.value_or(false);
-    output_.start = end == text::PromptEnd::kThinkOpen                ? OutputOptions::Start::kReasoning
-                    : end == text::PromptEnd::kThinkClosed || goes_on ? OutputOptions::Start::kAnswer
-                                                                      : OutputOptions::Start::kUndecided;
+    output_.start = end == text::PromptEnd::kThinkOpen                             ? OutputOptions::Start::kReasoning
+                    : end == text::PromptEnd::kThinkClosed || prompts[0].continued ? OutputOptions::Start::kAnswer
+                                                                                   : OutputOptions::Start::kUndecided;
   }
   for (Prompt& prompt : prompts) parts_.push_back({.prompt = std::move(prompt)});
   for (size_t i = 0; i < parts_.size() * static_cast<size_t>(request_.choices()); ++i)
@@ -147,12 +149,12 @@ Refusal Generation::MakeRequest(const Part& part, uint64_t seed, engine::Request
   };
   const std::optional<double> plan_temperature = plan.do_sample ? plan.temperature.value_or(1) : 0;
   to->sampling.temperature = static_cast<float>(pick(1.0, r.temperature, server.temperature, plan_temperature));
-  to->sampling.top_p = static_cast<float>(pick(1.0, r.top_p, server.top_p, plan.top_p));
+  to->sampling.top_p = Positive(pick(1.0, r.top_p, server.top_p, plan.top_p));
   to->sampling.min_p = static_cast<float>(pick(0.0, r.min_p, server.min_p, plan.min_p));
   to->sampling.top_k = static_cast<int>(std::max(pick(0.0, r.top_k, server.top_k, plan.top_k), 0.0));
   to->sampling.seed = seed;
   to->repetition_penalty =
-      static_cast<float>(pick(1.0, r.repetition_penalty, server.repetition_penalty, plan.repetition_penalty));
+      Positive(pick(1.0, r.repetition_penalty, server.repetition_penalty, plan.repetition_penalty));
   to->presence_penalty = static_cast<float>(pick(0.0, r.presence_penalty, server.presence_penalty));
   to->frequency_penalty = static_cast<float>(r.frequency_penalty.value_or(0));
   to->logit_bias = r.logit_bias;
@@ -741,7 +743,7 @@ std::string Generation::Body() {
     json.Begin('{').Member("index", i);
     if (chat()) {
       json.Key("message").Begin('{').Member("role", "assistant").Key("content");
-      if (choice.parser.in_reasoning()) {
+      if (choice.parser.in_reasoning() && choice.parser.tokens() > 0) {
         json.Value(nullptr);
       } else {
         json.Value(delta.content);

@@ -1,6 +1,8 @@
 #include "runtime/server/api/metrics.h"
 
+#include <dirent.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -152,12 +154,30 @@ class Page {
   std::string labels_, text_;
 };
 
+const std::time_t kStarted = std::time(nullptr);
+
 void Process(Page* page) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   auto seconds = [](const timeval& t) { return double(t.tv_sec) + double(t.tv_usec) * 1e-6; };
   page->Series("process_cpu_seconds_total", "counter", "Processor time used.",
                seconds(usage.ru_utime) + seconds(usage.ru_stime));
+  // Pages in memory are the second number of statm.
+  long pages = 0;
+  if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
+    if (std::fscanf(file, "%*d %ld", &pages) != 1) pages = 0;
+    std::fclose(file);
+  }
+  page->Series("process_resident_memory_bytes", "gauge", "Resident memory.",
+               double(pages) * double(sysconf(_SC_PAGESIZE)));
+  int descriptors = 0;
+  if (DIR* folder = ::opendir("/proc/self/fd")) {
+    while (const dirent* entry = ::readdir(folder)) descriptors += entry->d_name[0] != '.';
+    ::closedir(folder);
+    --descriptors;  // the folder's own
+  }
+  page->Series("process_open_fds", "gauge", "Open file descriptors.", descriptors);
+  page->Series("process_start_time_seconds", "gauge", "When the process began, since 1970.", double(kStarted));
   page->Series("process_max_resident_memory_bytes", "gauge", "Largest resident memory so far.",
                double(usage.ru_maxrss) * 1024);
 }

@@ -45,10 +45,9 @@ struct ApiOptions {
   ReasoningField reasoning_field = ReasoningField::kReasoningContent;
 
   std::chrono::milliseconds queue_timeout{300'000};
-  std::chrono::milliseconds request_timeout{0};        // 0: none
-  std::chrono::milliseconds watchdog{60'000};          // an engine with work that is silent for longer is dead
-  std::chrono::milliseconds summary_interval{10'000};  // of the log; 0: none
-  int64_t max_queue = 256;                             // of the engine's queue: from 90% on the server is overloaded
+  std::chrono::milliseconds request_timeout{0};  // 0: none
+  std::chrono::milliseconds watchdog{60'000};    // an engine with work that is silent for longer is dead
+  int64_t max_queue = 256;                       // of the engine's queue: from 90% on the server is overloaded
   std::string sse_ping = ": ping\n\n";
 
   bool metrics = true;

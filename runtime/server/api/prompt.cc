@@ -98,9 +98,11 @@ Json MergeKwargs(const ApiOptions& options, const GenerationRequest& request) {
   return Json(std::move(members));
 }
 
-bool EndsWithAssistant(const Json& messages) {
-  const Json* role = messages.items().back().Find("role");
-  return role->AsString() == "assistant";
+/// Whether the model continues the last message. The messages were checked.
+bool GoesOn(const ApiOptions& options, const GenerationRequest& request) {
+  const Json& last = request.messages->items().back();
+  return request.continue_final_message.value_or(options.prefill_assistant &&
+                                                 last.Find("role")->AsString() == "assistant");
 }
 
 /// Every token that begins a message: a template writes the same special token in front of each.
@@ -143,8 +145,7 @@ Refusal RenderChat(const ServedModel& model, const ApiOptions& options, const Ge
   }
   if (!chat) return MakeError(ErrorKind::kNotSupported, "the model has no chat template");
 
-  const bool goes_on =
-      request.continue_final_message.value_or(options.prefill_assistant && EndsWithAssistant(messages));
+  const bool goes_on = GoesOn(options, request);
   const Json kwargs = MergeKwargs(options, request);
   StatusOr<text::Rendered> rendered =
       chat->Render({.messages = messages,
@@ -156,6 +157,11 @@ Refusal RenderChat(const ServedModel& model, const ApiOptions& options, const Ge
   return std::nullopt;
 }
 
+std::vector<int32_t> EncodeChat(const text::Tokenizer& tokenizer, const ApiOptions& options,
+                                const text::Rendered& rendered) {
+  return options.parse_special_in_content ? tokenizer.Encode(rendered.text) : text::EncodePrompt(tokenizer, rendered);
+}
+
 Refusal MakePrompts(const ServedModel& model, const ApiOptions& options, const GenerationRequest& request,
                     std::vector<Prompt>* to) {
   const text::Tokenizer& tokenizer = *model.text.tokenizer();
@@ -165,6 +171,7 @@ Refusal MakePrompts(const ServedModel& model, const ApiOptions& options, const G
     Prompt& prompt = to->emplace_back();
     prompt.ids =
         options.parse_special_in_content ? tokenizer.Encode(rendered.text) : text::EncodePrompt(tokenizer, rendered);
+    prompt.continued = GoesOn(options, request);
     prompt.turn_ends = TurnEnds(tokenizer, prompt.ids);
     prompt.end = text::EndOf(rendered.text);
     prompt.text = std::move(rendered.text);

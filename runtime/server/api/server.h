@@ -34,6 +34,8 @@ class ApiServer {
   std::vector<Route> Routes();
   /// Of every exchange, for metrics and the log.
   void OnAccess(const AccessRecord& record);
+  /// Writes the log's summary line; to be called every ten seconds or so.
+  void Summarise();
 
   // loading → ready → draining; failed from any of them.
   void SetProgress(double share) { progress_ = share; }  // of loading, 0 to 1
