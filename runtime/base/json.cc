@@ -141,15 +141,37 @@ class Builder {
     return true;
   }
   bool end_object() {
+    std::vector<Json::Member>& members = stack_.back().members;
     // Sorting at the end finds repeats in n log n whatever the keys; a hash could be made to collide.
-    std::vector<std::string_view> keys;
-    keys.reserve(stack_.back().members.size());
-    for (const Json::Member& m : stack_.back().members) keys.push_back(m.first);
-    std::sort(keys.begin(), keys.end());
-    auto repeat = std::adjacent_find(keys.begin(), keys.end());
-    if (repeat != keys.end()) {
-      stack_.back().key = std::string(*repeat);
-      return Fail("stands twice in its object");
+    std::vector<Json::Member*> by_key;
+    by_key.reserve(members.size());
+    for (Json::Member& m : members) by_key.push_back(&m);
+    std::sort(by_key.begin(), by_key.end(), [](const Json::Member* a, const Json::Member* b) {
+      return a->first != b->first ? a->first < b->first : a < b;
+    });
+    auto same = [](const Json::Member* a, const Json::Member* b) { return a->first == b->first; };
+    auto repeat = std::adjacent_find(by_key.begin(), by_key.end(), same);
+    if (repeat != by_key.end()) {
+      if (!limits_.last_key_wins) {
+        stack_.back().key = (*repeat)->first;
+        return Fail("stands twice in its object");
+      }
+      std::vector<bool> dead(members.size());
+      for (Json::Member* first = nullptr; Json::Member* m : by_key) {
+        if (!first || !same(first, m)) {
+          first = m;
+          continue;
+        }
+        first->second = std::move(m->second);
+        dead[static_cast<size_t>(m - members.data())] = true;
+      }
+      size_t kept = 0;
+      for (size_t i = 0; i < members.size(); ++i) {
+        if (dead[i]) continue;
+        if (kept != i) members[kept] = std::move(members[i]);
+        ++kept;
+      }
+      members.resize(kept);
     }
     Json value(std::move(stack_.back().members));
     stack_.pop_back();
@@ -173,6 +195,7 @@ class Builder {
   }
 
   const std::string& error() const { return error_; }
+  JsonFault fault() const { return fault_; }
   Json Take() { return std::move(root_); }
 
  private:
@@ -185,7 +208,7 @@ class Builder {
 
   bool Open(bool object) {
     if (static_cast<int>(stack_.size()) >= limits_.max_depth)
-      return Fail("nests deeper than " + std::to_string(limits_.max_depth) + " levels");
+      return Beyond("nests deeper than " + std::to_string(limits_.max_depth) + " levels");
     if (!Count()) return false;
     stack_.push_back({object, {}, {}, {}});
     return true;
@@ -193,7 +216,7 @@ class Builder {
   bool Add(Json value) { return Count() && Place(std::move(value)); }
   bool Count() {
     if (++values_ > limits_.max_values)
-      return Fail("is beyond the limit of " + std::to_string(limits_.max_values) + " values");
+      return Beyond("is beyond the limit of " + std::to_string(limits_.max_values) + " values");
     return true;
   }
   bool Place(Json value) {
@@ -205,6 +228,10 @@ class Builder {
       top.items.push_back(std::move(value));
     }
     return true;
+  }
+  bool Beyond(std::string why) {
+    fault_ = JsonFault::kLimit;
+    return Fail(std::move(why));
   }
   bool Fail(std::string why) {
     std::string pointer;
@@ -220,6 +247,7 @@ class Builder {
   std::vector<Open_> stack_;
   Json root_;
   std::string error_;
+  JsonFault fault_ = JsonFault::kText;
 };
 
 void AppendEscaped(std::string* out, unsigned char c) {
@@ -249,12 +277,15 @@ size_t Utf8Length(std::string_view text, size_t i) {
 
 }  // namespace
 
-StatusOr<Json> ParseJson(std::string_view text, const std::string& where, const JsonLimits& limits) {
+StatusOr<Json> ParseJson(std::string_view text, const std::string& where, const JsonLimits& limits, JsonFault* fault) {
+  if (fault) *fault = JsonFault::kLimit;
   if (text.size() > limits.max_bytes)
     return DataLossError(where + ": is " + std::to_string(text.size()) + " bytes of JSON, the limit is " +
                          std::to_string(limits.max_bytes));
   Builder builder(limits);
-  if (!Parser::sax_parse(text.begin(), text.end(), &builder))
+  const bool parsed = Parser::sax_parse(text.begin(), text.end(), &builder);
+  if (fault) *fault = builder.fault();
+  if (!parsed)
     // A pointer follows its file without a blank (config.json:/text_config), a byte offset as any other reason.
     return DataLossError(where + (builder.error()[0] == '/' ? ":" : ": ") + builder.error());
   return builder.Take();

@@ -1,7 +1,8 @@
 // JSON from outside: one strict door for configs, shard headers, prompts and requests.
 //
-// ParseJson reads untrusted text and refuses what other readers let pass in silence: a key given twice, text that is
-// not UTF-8, a number no double holds, anything after the value, more bytes, depth or values than the caller allows.
+// ParseJson reads untrusted text and refuses what other readers let pass in silence: a key given twice (unless the
+// caller wants the last one), text that is not UTF-8, a number no double holds, anything after the value, more bytes,
+// depth or values than the caller allows.
 // The result is a plain tree; objects keep the order of the file.
 #ifndef QWEN_RUNTIME_BASE_JSON_H_
 #define QWEN_RUNTIME_BASE_JSON_H_
@@ -69,11 +70,20 @@ struct JsonLimits {
   size_t max_bytes = size_t{16} << 20;
   size_t max_values = size_t{1} << 20;
   int max_depth = 64;
+  bool last_key_wins = false;  // of equal keys the last value stands in the first one's place; false: they are refused
+};
+
+/// What kind of thing is wrong with a text, for those who answer the two differently.
+enum class JsonFault : uint8_t {
+  kText,   // not one valid value
+  kLimit,  // too deep, or too many values
 };
 
 /// Parses all of `text`. kDataLoss, with `where` in front and the byte offset or the JSON pointer in the message,
 /// for anything that is not one valid value within `limits`; memory stays within a small multiple of the limits.
-StatusOr<Json> ParseJson(std::string_view text, const std::string& where, const JsonLimits& limits = {});
+/// `fault`, when not null, is set where parsing fails.
+StatusOr<Json> ParseJson(std::string_view text, const std::string& where, const JsonLimits& limits = {},
+                         JsonFault* fault = nullptr);
 
 /// `text` as a JSON string literal with its quotes. Control characters are escaped, so this is also how a message shows
 /// text that came from outside; bytes that are not UTF-8 become U+FFFD.

@@ -2,6 +2,7 @@
 #ifndef QWEN_RUNTIME_TEXT_UTF8_STREAM_H_
 #define QWEN_RUNTIME_TEXT_UTF8_STREAM_H_
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -15,6 +16,8 @@ class Utf8Stream {
   void Push(std::string_view bytes, std::string* out);
   /// The end: what still waits for more becomes one U+FFFD. The stream is then as it was when made.
   void Flush(std::string* out);
+  /// Bytes that came in and are not decided.
+  size_t waiting() const { return waiting_.size(); }
 
  private:
   std::string waiting_;  // the beginning of one code point

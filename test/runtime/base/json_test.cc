@@ -81,6 +81,30 @@ TEST(Json, RefusesAKeyGivenTwice) {
             "f.json:/a/c/0/d~1e: stands twice in its object");
 }
 
+TEST(Json, TheLastOfEqualKeysWinsWhereAsked) {
+  const JsonLimits limits = {.last_key_wins = true};
+  StatusOr<Json> json =
+      ParseJson(R"({"a": 1, "b": 2, "a": {"c": 3, "c": 4}, "b": 5, "d": 6, "a": 7})", "f.json", limits);
+  ASSERT_TRUE(json.ok()) << json.status().message();
+  ASSERT_EQ(json->members().size(), 3u);
+  EXPECT_EQ(json->members()[0].first, "a");
+  EXPECT_EQ(json->members()[1].first, "b");
+  EXPECT_EQ(json->members()[2].first, "d");
+  EXPECT_EQ(json->Find("a")->AsInteger(), 7);
+  EXPECT_EQ(json->Find("b")->AsInteger(), 5);
+  EXPECT_EQ(json->Find("d")->AsInteger(), 6);
+}
+
+TEST(Json, TellsALimitFromABrokenText) {
+  JsonFault fault = JsonFault::kText;
+  EXPECT_FALSE(ParseJson(std::string(65, '['), "f.json", {}, &fault).ok());
+  EXPECT_EQ(fault, JsonFault::kLimit);
+  EXPECT_FALSE(ParseJson("[1, 2", "f.json", {}, &fault).ok());
+  EXPECT_EQ(fault, JsonFault::kText);
+  EXPECT_FALSE(ParseJson("[1, 2, 3, 4]", "f.json", {.max_values = 4}, &fault).ok());
+  EXPECT_EQ(fault, JsonFault::kLimit);
+}
+
 TEST(Json, LimitsDepthSizeAndCount) {
   JsonLimits limits;
   EXPECT_TRUE(ParseJson(std::string(64, '[') + std::string(64, ']'), "f.json", limits).ok());
