@@ -9,6 +9,7 @@ namespace qwen::qwenrt {
 
 Status RunCommand(const Flags& flags);
 Status LogitsCommand(const Flags& flags);
+Status ServeCommand(const Flags& flags);
 Status ChatCommand(const Flags& flags);
 Status TokenizeCommand(const Flags& flags);
 Status DetokenizeCommand(const Flags& flags);

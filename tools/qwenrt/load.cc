@@ -76,7 +76,7 @@ StatusOr<PoolSizes> PoolsFor(const plan::Plan& plan, const Flags& flags, int64_t
 }
 
 StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(const plan::Plan& plan, const Flags& flags, int num_pages,
-                                                     int num_slots) {
+                                                     int num_slots, std::function<void(double)> loading) {
   QWEN_RETURN_IF_ERROR(ApplyCpuMask(flags));
   exec::ExecutorOptions options;
   options.num_pages = num_pages;
@@ -94,7 +94,12 @@ StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(const plan::Plan& plan, con
     QWEN_ASSIGN_OR_RETURN(
         weights, exec::MapPack(plan, source.dir, {.checkpoint_dir = beside.dir, .preallocate = options.preallocate}));
   } else {
-    QWEN_RETURN_IF_ERROR(WithProgress(flags, "weights", [&](const exec::LoadOptions& load) -> Status {
+    QWEN_RETURN_IF_ERROR(WithProgress(flags, "weights", [&](exec::LoadOptions load) -> Status {
+      if (loading)
+        load.progress = [show = std::move(load.progress), &loading](int64_t done, int64_t total) {
+          show(done, total);
+          if (total > 0) loading(static_cast<double>(done) / static_cast<double>(total));
+        };
       QWEN_ASSIGN_OR_RETURN(weights, source.seed ? exec::RandomWeights(plan, *source.seed, load)
                                                  : exec::LoadWeights(plan, source.dir, load));
       return {};

@@ -37,9 +37,10 @@ struct PoolSizes {
 /// less, or more than the plan takes.
 StatusOr<PoolSizes> PoolsFor(const plan::Plan& plan, const Flags& flags, int64_t tokens);
 
-/// Loads the weights that --weights names and makes an engine with these pools. `plan` outlives it.
+/// Loads the weights that --weights names and makes an engine with these pools. `plan` outlives it. `loading` hears the
+/// share of the weights that is in.
 StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(const plan::Plan& plan, const Flags& flags, int num_pages,
-                                                     int num_slots);
+                                                     int num_slots, std::function<void(double)> loading = {});
 
 }  // namespace qwen::qwenrt
 

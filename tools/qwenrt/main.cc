@@ -45,7 +45,7 @@ struct Row {
   std::string_view name;
   Status (*run)(const Flags&);
 };
-constexpr Row kBodies[] = {{"run", RunCommand},           {"chat", ChatCommand},
+constexpr Row kBodies[] = {{"run", RunCommand},           {"serve", ServeCommand},       {"chat", ChatCommand},
                            {"tokenize", TokenizeCommand}, {"detokenize", DetokenizeCommand},
                            {"render", RenderCommand},     {"perplexity", PerplexityCommand},
                            {"logits", LogitsCommand},     {"bench", BenchCommand},

@@ -29,7 +29,7 @@ StatusOr<std::string> InputText(const Flags& flags, std::string_view flag) {
 
 }  // namespace
 
-StatusOr<text::TextModel> OpenText(const plan::Plan& plan, const std::string& path) {
+StatusOr<text::TextModel> OpenText(const plan::Plan& plan, const std::string& path, const std::string& template_file) {
   text::TextModel::Parts parts;
   auto view = [](const plan::Blob* blob) {
     return blob ? std::string_view(reinterpret_cast<const char*>(blob->bytes.data()), blob->bytes.size())
@@ -38,6 +38,11 @@ StatusOr<text::TextModel> OpenText(const plan::Plan& plan, const std::string& pa
   if (const plan::Blob* blob = FindBlob(plan, plan::BlobKind::kTokenizer)) parts.tokenizer = blob->bytes;
   parts.chat_template = view(FindBlob(plan, plan::BlobKind::kTemplate));
   parts.generation_config = view(FindBlob(plan, plan::BlobKind::kGenerationConfig));
+  std::string own_template;
+  if (!template_file.empty()) {
+    QWEN_ASSIGN_OR_RETURN(own_template, ReadFile(template_file, size_t{1} << 20));
+    parts.chat_template = own_template;
+  }
   return text::TextModel::Open(parts, path);
 }
 

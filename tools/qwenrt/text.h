@@ -19,7 +19,9 @@
 namespace qwen::qwenrt {
 
 /// The text side of a plan. kUnimplemented when a command needs a part that the plan was made without.
-StatusOr<text::TextModel> OpenText(const plan::Plan& plan, const std::string& path);
+/// `template_file`, when not empty, takes the place of the plan's chat template.
+StatusOr<text::TextModel> OpenText(const plan::Plan& plan, const std::string& path,
+                                   const std::string& template_file = {});
 StatusOr<const text::Tokenizer*> NeedTokenizer(const text::TextModel& model);
 StatusOr<const text::ChatTemplate*> NeedTemplate(const text::TextModel& model);
 
