@@ -278,6 +278,33 @@ TEST_F(SchedulerTest, PreemptionChangesNoText) {
   }
 }
 
+TEST_F(SchedulerTest, DeterministicallyDrawnTokensAreFedAgainInShortRows) {
+  for (bool deterministic : {false, true}) {
+    SchedulerOptions options = WithCache();
+    options.deterministic = deterministic;
+    ServingWorld world(ToyPlan(4, 4, 256, 400), 14, 4, options);
+    std::vector<Request> requests;
+    std::vector<std::shared_ptr<Recorder>> sinks;
+    for (int i = 0; i < 4; ++i) {
+      requests.push_back(Prompt(RandomTokens(random_, 70), 200));
+      sinks.push_back(world.Submit(requests.back()));
+    }
+    world.Drain();
+    for (size_t i = 0; i < requests.size(); ++i) world.ExpectTruth(requests[i], *sinks[i]);
+    EXPECT_GT(world.scheduler->Stats().preemptions, 0u);
+    // A long part is a prompt's, and no snapshot was made by decoding: the deepest is where the prompts end.
+    int longest = 0;
+    for (const std::vector<int>& chunks : world.executor->chunks)
+      for (int rows : chunks) longest = std::max(longest, rows);
+    EXPECT_EQ(longest <= 70 && std::ranges::count(world.executor->programs, "verify") > 0, deterministic);
+    Request next = Prompt(Joined(Joined(requests[0].prompt, sinks[0]->answers[0].tokens), {1}), 1);
+    auto sink = world.Submit(next);
+    world.Drain();
+    if (deterministic) EXPECT_LE(sink->prompt.cached_tokens, 64);
+    world.ExpectTruth(next, *sink);
+  }
+}
+
 TEST_F(SchedulerTest, TheNewestOfTheLowestPriorityIsPreempted) {
   SchedulerOptions options;
   options.prefix_cache = false;
