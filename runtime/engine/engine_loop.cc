@@ -66,7 +66,9 @@ double EngineLoop::PromptRate() const {
 bool EngineLoop::Drain(std::chrono::steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
   draining_ = true;
-  if (idle_.wait_until(lock, deadline, [&] { return is_idle_; })) return true;
+  // Past the deadline nothing gets another step between the two.
+  if (std::chrono::steady_clock::now() < deadline) idle_.wait_until(lock, deadline, [&] { return is_idle_; });
+  if (is_idle_) return true;
   cancel_all_ = true;
   work_.notify_one();
   idle_.wait(lock, [&] { return is_idle_; });

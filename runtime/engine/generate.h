@@ -1,8 +1,7 @@
 // Continues prompts: chunks of prompts and decode rows of several sequences in one ragged step after another.
 //
 // The plain loop behind `qwenrt run`: first come, first served, every admitted prompt's pages reserved to its very end,
-// so nothing is ever preempted. A scheduler with priorities, preemption and a prefix cache takes the place of this
-// file, over the same Engine.
+// so nothing is ever preempted. Serving has scheduler.h instead, over the same Engine.
 #ifndef QWEN_RUNTIME_ENGINE_GENERATE_H_
 #define QWEN_RUNTIME_ENGINE_GENERATE_H_
 

@@ -224,12 +224,22 @@ void Scheduler::PlanDecodes() {
   }
 }
 
+// Whether the rows from `position` on are drawn tokens that must be fed as they were the first time.
+bool Scheduler::Replays(const Choice& choice, int position) const {
+  return options_.deterministic && position >= choice.job->prompt_tokens;
+}
+
 // Rows from `position` on: to the next place to save at, else to the end, as far as the budget goes.
 int Scheduler::ChunkFor(const Choice& choice, int position, int budget, bool* cut) const {
   const Job& job = *choice.job;
   int end = choice.size();
   if (auto stop = std::ranges::upper_bound(choice.snapshots, position); stop != choice.snapshots.end())
     end = std::min(end, *stop);
+  if (options_.deterministic && position < job.prompt_tokens) end = std::min(end, job.prompt_tokens);
+  if (Replays(choice, position)) {
+    *cut = false;
+    return std::min({choice.size() - position, budget, engine_.pools().max_rows});
+  }
   bool alone = unaligned_;
   if (job.request.prompt_logprobs >= 0 && position < job.prompt_tokens) {
     const int most = max_logit_rows_ - max_running_ + 1;
@@ -247,8 +257,9 @@ int Scheduler::PlanRows(Choice& choice, int budget, bool* cut) {
   const int position = sequence.position(), have = static_cast<int>(sequence.pages().size());
   int rows = ChunkFor(choice, position, budget, cut);
   // Fewer rows where there are not as many pages; a running text then has what is left.
+  const bool replays = Replays(choice, position);
   while (rows > 0 && !EnsureFree(promised_ + PagesFor(position + rows) - have)) {
-    rows = rows > plan::kStateAlign ? (rows - 1) / plan::kStateAlign * plan::kStateAlign : 0;
+    rows = replays ? rows - 1 : rows > plan::kStateAlign ? (rows - 1) / plan::kStateAlign * plan::kStateAlign : 0;
     *cut = true;
   }
   if (rows == 0) return 0;
@@ -260,6 +271,7 @@ int Scheduler::PlanRows(Choice& choice, int budget, bool* cut) {
   entry.tokens =
       std::span<const int32_t>(choice.tokens).subspan(static_cast<size_t>(position), static_cast<size_t>(rows));
   entry.sample = choice.params;
+  entry.part = replays ? Part::kShort : Part::kLong;
   choice.logit_rows.clear();
   if (job.request.prompt_logprobs >= 0)
     for (int row = 0; row < rows; ++row) {
@@ -458,6 +470,7 @@ void Scheduler::Save(Choice& choice) {
   const Job& job = *choice.job;
   if (!job.cached) return;
   const Sequence& sequence = *choice.sequence;
+  if (options_.deterministic && sequence.position() > job.prompt_tokens) return;
   cache_.Publish(job.request.cache_salt, sequence, &choice.tip);
   const int position = sequence.position();
   if (std::ranges::binary_search(choice.snapshots, position)) {

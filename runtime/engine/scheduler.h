@@ -36,6 +36,9 @@ struct SchedulerOptions {
   int max_partial_prefills = 2;            // prompts that a step leaves half way for want of rows
   int long_prefill_tokens = 2048;          // at most one prompt of more tokens at a time
   bool prefix_cache = true;
+  /// Same bits whatever happens (contracts, section 11): drawn tokens are fed again as they were drawn, in short rows,
+  /// and the cache holds nothing that a decode step made. Otherwise they are prefilled, which may differ at near ties.
+  bool deterministic = false;
   PrefixCacheOptions cache;
   kernels::Isa isa = kernels::DetectIsa();  // of draws on the host; all draw the same
 };
@@ -73,6 +76,7 @@ class Scheduler {
   bool Admit(Choice& choice, int budget, bool may_cut);
   int PlanRows(Choice& choice, int budget, bool* cut);
   int ChunkFor(const Choice& choice, int position, int budget, bool* cut) const;
+  bool Replays(const Choice& choice, int position) const;
   bool EnsureFree(int pages);
   bool DropForks();
   int ReservedPages() const;

@@ -40,6 +40,29 @@ TEST(KvPages, SharedPageIsFreeAfterTheLastRelease) {
   EXPECT_EQ(pages.free(), 1);
 }
 
+TEST(KvPages, CountsThoseThatOnlyTheCacheHolds) {
+  KvPages pages(3);
+  int32_t page = (*pages.Take(1))[0];
+  pages.Cache(page);
+  EXPECT_EQ(pages.references(page), 2);
+  EXPECT_EQ(pages.cached_only(), 0);
+  pages.Release(page);
+  EXPECT_EQ(pages.cached_only(), 1);
+  pages.Share(page);
+  EXPECT_EQ(pages.cached_only(), 0);
+  pages.Uncache(page);
+  EXPECT_FALSE(pages.cached(page));
+  pages.Release(page);
+  EXPECT_EQ(pages.cached_only(), 0);
+  EXPECT_EQ(pages.free(), 3);
+  page = (*pages.Take(1))[0];
+  pages.Cache(page);
+  pages.Release(page);
+  pages.Uncache(page);
+  EXPECT_EQ(pages.cached_only(), 0);
+  EXPECT_EQ(pages.free(), 3);
+}
+
 TEST(KvPages, RandomTrafficLosesNone) {
   for (uint64_t seed = 0; seed < 50; ++seed) {
     std::mt19937_64 random(seed);

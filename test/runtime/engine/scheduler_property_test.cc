@@ -22,7 +22,8 @@ class Traffic {
  public:
   explicit Traffic(uint64_t seed)
       : random_(seed),
-        world_(ToyPlan(1, 5, 96 + static_cast<int>(seed % 3) * 64, 400), seed % 2 == 0 ? 26 : 14, 4, Options(seed)) {
+        world_(ToyPlan(seed % 4 == 1 ? 4 : 1, 5, 96 + static_cast<int>(seed % 3) * 64, 400), seed % 2 == 0 ? 26 : 14, 4,
+               Options(seed)) {
     // Prefixes that many prompts share.
     for (int i = 0; i < 6; ++i) texts_.push_back(RandomTokens(random_, 40 + static_cast<int>(random_() % 200)));
   }
@@ -59,6 +60,7 @@ class Traffic {
     options.cache.snapshot_interval = 128;
     if (seed % 2 == 0) options.cache.hash_mask = 3;  // collisions all over
     if (seed % 3 == 0) options.max_prefill_rows_beside_decode = 64;
+    if (seed % 4 < 2) options.deterministic = true;
     options.long_prefill_tokens = 150;
     return options;
   }
