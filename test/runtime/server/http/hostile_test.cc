@@ -18,6 +18,7 @@ constexpr size_t At(Phase phase) { return static_cast<size_t>(phase); }
 class Hostile : public testing::Test {
  protected:
   void SetUp() override {
+    std::thread([] {}).join();  // the first thread of all may bring a sanitizer's own
     descriptors_ = OpenDescriptors();
     threads_ = OpenThreads();
   }
