@@ -591,8 +591,8 @@ void Connection::Lose(Gone why) {
   if (why == Gone::kTooSlow) ++context_.too_slow;
   const std::shared_ptr<Exchange> exchange = std::exchange(exchange_, nullptr);
   Close();
+  if (exchange) exchange->SignalGone(why);  // before the log says so: a worker that takes it up now must know
   EndExchange(why != Gone::kServerStopped);
-  if (exchange) exchange->SignalGone(why);
 }
 
 void Connection::Close() {

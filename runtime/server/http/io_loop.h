@@ -6,6 +6,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -19,7 +20,9 @@ class Connection;
 
 class IoLoop {
  public:
-  IoLoop() : work_(boost::asio::make_work_guard(context_)) {}
+  IoLoop() : work_(boost::asio::make_work_guard(context_)) {
+    boost::asio::steady_timer(context_).cancel();  // the loop's own descriptors are opened now, not by the first client
+  }
 
   void Start() {
     thread_ = std::thread([this] { context_.run(); });

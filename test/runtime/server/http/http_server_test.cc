@@ -334,7 +334,7 @@ TEST(HttpServer, StreamsArePulledAsTheyGrow) {
     ASSERT_TRUE(client.Send(Post("/hold", "{}")));
     Held held = loopback.NextHeld();
     auto source = std::make_shared<TestSource>();
-    held.responder->Stream({.content_type = "text/event-stream", .headers = {{"x-a", "b"}}}, source, "");
+    held.responder->Stream({.headers = {{"x-a", "b"}}, .content_type = "text/event-stream"}, source, "");
     const std::string head = client.ReadRaw(1);
     EXPECT_NE(head.find("transfer-encoding: chunked\r\n"), std::string::npos);
     EXPECT_NE(head.find("content-type: text/event-stream\r\n"), std::string::npos);
