@@ -210,6 +210,7 @@ engine::EngineLoopOptions LoopOptionsOf(const Flags& flags, const Sizes& sizes) 
     options.scheduler.max_num_batched_tokens = static_cast<int>(flags.Int("max-num-batched-tokens"));
   options.scheduler.max_prefill_rows_beside_decode = static_cast<int>(flags.Int("prefill-chunk"));
   options.scheduler.max_partial_prefills = static_cast<int>(flags.Int("max-partial-prefills"));
+  options.scheduler.deterministic = flags.Bool("deterministic");
   options.scheduler.prefix_cache = flags.Bool("enable-prefix-caching");
   options.scheduler.cache.snapshot_budget = sizes.snapshot_bytes;
   options.scheduler.cache.snapshot_interval = static_cast<int>(flags.Int("snapshot-interval"));

@@ -478,57 +478,89 @@ void Generation::End() {
 // --- Writing ---
 
 bool Generation::Pull(std::string* out) {
-  std::lock_guard lock(mutex_);
-  if (answered_) return false;
-  if (!std::exchange(begun_, true) && chat()) {
-    for (size_t i = 0; i < choices_.size(); ++i) WriteChunk(out, i, {}, true, false);
+  struct Taken {
+    OutputDelta delta;
+    bool finished;
+  };
+  std::vector<Taken> taken;
+  std::vector<std::pair<size_t, int>> progress;  // part, rows that are in
+  std::optional<ApiError> error;
+  Totals totals;
+  double waited_ms = 0;
+  {
+    std::lock_guard lock(mutex_);
+    if (answered_) return false;
+    error = error_;
+    for (Choice& choice : choices_) {
+      taken.push_back({std::exchange(choice.outbox, {}), choice.finished});
+      waiting_bytes_.fetch_sub(taken.back().delta.bytes(), std::memory_order_relaxed);
+    }
+    for (size_t i = 0; i < parts_.size(); ++i)
+      if (std::exchange(parts_[i].progressed, false)) progress.emplace_back(i, parts_[i].processed);
+    totals = Count();
+    if (!progress.empty()) waited_ms = Milliseconds(environment_.timer.Now() - scheduled_);
   }
-  for (Part& part : parts_) {
-    if (!std::exchange(part.progressed, false)) continue;
+  const char* object = chat() ? "chat.completion.chunk" : "text_completion";
+  if (!std::exchange(begun_, true) && chat())
+    for (size_t i = 0; i < choices_.size(); ++i) WriteChunk(out, i, {}, totals, true, false);
+  for (const auto& [part, processed] : progress) {
     std::string json;
     JsonWriter writer(&json);
-    WriteHead(writer, "chat.completion.chunk");
+    WriteHead(writer, object);
     writer.Key("choices").Begin('[').End(']').Key("prompt_progress").Begin('{');
-    writer.Member("total", part.prompt.ids.size()).Member("cache", part.result.cached_tokens);
-    writer.Member("processed", part.processed);
-    writer.Member("time_ms", Rounded(Milliseconds(environment_.timer.Now() - scheduled_))).End('}');
-    WriteChunkEnd(writer, false);
+    writer.Member("total", parts_[part].prompt.ids.size()).Member("cache", totals.cached);
+    writer.Member("processed", processed).Member("time_ms", Rounded(waited_ms)).End('}');
+    WriteChunkEnd(writer, nullptr);
     WriteEvent(out, json);
   }
   bool all = true;
-  for (size_t i = 0; i < choices_.size() && !error_; ++i) {
-    Choice& choice = choices_[i];
-    if (!choice.outbox.empty() ||
-        (!chat() && request_.echo.value_or(false) && !choice.begun && (choice.finished || !echo_entries_))) {
-      const OutputDelta delta = std::exchange(choice.outbox, {});
-      waiting_bytes_.fetch_sub(delta.bytes(), std::memory_order_relaxed);
-      WriteChunk(out, i, delta, false, false);
-    }
-    all = all && choice.finished;
+  const bool echo = !chat() && request_.echo.value_or(false);
+  for (size_t i = 0; i < taken.size() && !error; ++i) {
+    // An echo without logprobs is known at once; with them it is when the first token or the end is.
+    const bool echoes = echo && !choices_[i].begun && (taken[i].finished || !echo_entries_);
+    if (echoes || !taken[i].delta.empty()) WriteChunk(out, i, taken[i].delta, totals, false, false);
   }
-  for (size_t i = 0; i < choices_.size() && !error_; ++i) {
-    Choice& choice = choices_[i];
-    if (choice.finished && !std::exchange(choice.ended, true)) WriteChunk(out, i, {}, false, true);
+  for (size_t i = 0; i < taken.size() && !error; ++i) {
+    if (taken[i].finished && !std::exchange(choices_[i].ended, true)) WriteChunk(out, i, {}, totals, false, true);
+    all = all && taken[i].finished;
   }
-  if (error_) {
-    WriteEvent(out, ErrorResponse(*error_, http_id_).body);
+  if (error) {
+    WriteEvent(out, ErrorResponse(*error, http_id_).body);
     failed_.store(true, std::memory_order_release);
   } else if (!all) {
     return true;
   } else if (request_.include_usage.value_or(false)) {
     std::string json;
     JsonWriter writer(&json);
-    WriteHead(writer, chat() ? "chat.completion.chunk" : "text_completion");
+    WriteHead(writer, object);
     writer.Key("choices").Begin('[').End(']').Key("usage");
-    WriteUsage(writer);
-    WriteTimings(writer.Key("timings"));
+    WriteUsage(writer, totals);
+    WriteTimings(writer.Key("timings"), totals);
     writer.End('}');
     WriteEvent(out, json);
   }
   WriteEvent(out, "[DONE]");
+  std::lock_guard lock(mutex_);
   answered_ = true;
   End();
   return false;
+}
+
+Generation::Totals Generation::Count() const {
+  Totals totals;
+  for (const Part& part : parts_) {
+    totals.prompt += static_cast<int64_t>(part.prompt.ids.size());
+    totals.cached += part.result.cached_tokens;
+  }
+  for (const Choice& choice : choices_) {
+    totals.completion += choice.parser.tokens();
+    totals.reasoning += choice.parser.reasoning_tokens();
+  }
+  if (first_token_ != TimePoint()) {
+    totals.prompt_ms = Milliseconds(first_token_ - scheduled_);
+    totals.predicted_ms = Milliseconds(last_token_ - first_token_);
+  }
+  return totals;
 }
 
 void Generation::WriteEvent(std::string* out, std::string_view json) const {
@@ -546,44 +578,27 @@ void Generation::WriteHead(JsonWriter& json, const char* object) const {
               fmt::format("b{}-{}", options.commit.substr(0, 8), model_->plan_digest.substr(0, 8)));
 }
 
-void Generation::WriteChunkEnd(JsonWriter& json, bool timings) const {
+void Generation::WriteChunkEnd(JsonWriter& json, const Totals* timings) const {
   if (request_.include_usage.value_or(false)) json.Member("usage", nullptr);
-  if (timings) WriteTimings(json.Key("timings"));
+  if (timings) WriteTimings(json.Key("timings"), *timings);
   json.End('}');
 }
 
-void Generation::WriteUsage(JsonWriter& json) const {
-  int64_t prompt = 0, cached = 0, completion = 0, reasoning = 0;
-  for (const Part& part : parts_) {
-    prompt += static_cast<int64_t>(part.prompt.ids.size());
-    cached += part.result.cached_tokens;
-  }
-  for (const Choice& choice : choices_) {
-    completion += choice.parser.tokens();
-    reasoning += choice.parser.reasoning_tokens();
-  }
-  json.Begin('{').Member("prompt_tokens", prompt).Member("completion_tokens", completion);
-  json.Member("total_tokens", prompt + completion);
-  json.Key("prompt_tokens_details").Begin('{').Member("cached_tokens", cached).End('}');
-  json.Key("completion_tokens_details").Begin('{').Member("reasoning_tokens", reasoning);
+void Generation::WriteUsage(JsonWriter& json, const Totals& totals) const {
+  json.Begin('{').Member("prompt_tokens", totals.prompt).Member("completion_tokens", totals.completion);
+  json.Member("total_tokens", totals.prompt + totals.completion);
+  json.Key("prompt_tokens_details").Begin('{').Member("cached_tokens", totals.cached).End('}');
+  json.Key("completion_tokens_details").Begin('{').Member("reasoning_tokens", totals.reasoning);
   json.Member("accepted_prediction_tokens", 0).Member("rejected_prediction_tokens", 0).End('}').End('}');
 }
 
-void Generation::WriteTimings(JsonWriter& json) const {
-  int64_t cached = 0, prompt = 0, predicted = 0;
-  for (const Part& part : parts_) {
-    cached += part.result.cached_tokens;
-    prompt += static_cast<int64_t>(part.prompt.ids.size());
-  }
-  for (const Choice& choice : choices_) predicted += choice.parser.tokens();
-  const bool any = first_token_ != TimePoint();
-  const double prompt_ms = any ? Milliseconds(first_token_ - scheduled_) : 0;
-  const double predicted_ms = any ? Milliseconds(last_token_ - first_token_) : 0;
-  json.Begin('{').Member("cache_n", cached).Member("prompt_n", prompt - cached);
-  json.Member("prompt_ms", Rounded(prompt_ms))
-      .Member("prompt_per_second", Rounded(PerSecond(prompt - cached, prompt_ms)));
-  json.Member("predicted_n", predicted).Member("predicted_ms", Rounded(predicted_ms));
-  json.Member("predicted_per_second", Rounded(PerSecond(predicted, predicted_ms)));
+void Generation::WriteTimings(JsonWriter& json, const Totals& t) const {
+  const int64_t computed = t.prompt - t.cached;
+  json.Begin('{').Member("cache_n", t.cached).Member("prompt_n", computed);
+  json.Member("prompt_ms", Rounded(t.prompt_ms));
+  json.Member("prompt_per_second", Rounded(PerSecond(computed, t.prompt_ms)));
+  json.Member("predicted_n", t.completion).Member("predicted_ms", Rounded(t.predicted_ms));
+  json.Member("predicted_per_second", Rounded(PerSecond(t.completion, t.predicted_ms)));
   json.Member("draft_n", 0).Member("draft_n_accepted", 0).End('}');
 }
 
@@ -676,7 +691,8 @@ void Generation::WriteTextLogprobs(JsonWriter& json, Choice& choice, const Part*
   json.End('}');
 }
 
-void Generation::WriteChunk(std::string* out, size_t index, const OutputDelta& delta, bool first, bool last) {
+void Generation::WriteChunk(std::string* out, size_t index, const OutputDelta& delta, const Totals& totals, bool first,
+                            bool last) {
   Choice& choice = choices_[index];
   const bool whole = std::all_of(choices_.begin(), choices_.end(), [](const Choice& c) { return c.ended; });
   const bool usage = request_.include_usage.value_or(false);
@@ -701,7 +717,7 @@ void Generation::WriteChunk(std::string* out, size_t index, const OutputDelta& d
       writer.Member("finish_reason", nullptr);
     }
     writer.End('}').End(']');
-    WriteChunkEnd(writer, timings);
+    WriteChunkEnd(writer, timings ? &totals : nullptr);
     WriteEvent(out, json);
   };
   if (!chat()) {
@@ -769,9 +785,10 @@ std::string Generation::Body() {
     WriteFinish(json, choice);
     json.End('}');
   }
+  const Totals totals = Count();
   json.End(']').Key("usage");
-  WriteUsage(json);
-  WriteTimings(json.Key("timings"));
+  WriteUsage(json, totals);
+  WriteTimings(json.Key("timings"), totals);
   json.End('}');
   return body;
 }

@@ -74,15 +74,21 @@ class Generation final : public BodySource, public std::enable_shared_from_this<
 
     OutputParser parser;
     OutputDelta outbox;
-    bool finished = false, ended = false;  // by the engine; the last event is out
+    bool finished = false;  // by the engine
     const char* finish_reason = "stop";
     int32_t stop_id = -1;  // of the request's own stop ids
     TimePoint last_token{};
 
-    // What was written so far, for text_offset.
-    bool begun = false;
-    int64_t code_points = 0;
+    // The writer's own: what is out so far.
+    bool begun = false, ended = false;  // the first text, the last event
+    int64_t code_points = 0;            // for text_offset
     text::Utf8Stream offset_utf8;
+  };
+
+  /// Numbers of one moment.
+  struct Totals {
+    int64_t prompt = 0, cached = 0, completion = 0, reasoning = 0;  // tokens
+    double prompt_ms = 0, predicted_ms = 0;
   };
 
   Generation(const GenerationEnvironment& environment, std::shared_ptr<const ServedModel> model,
@@ -109,10 +115,12 @@ class Generation final : public BodySource, public std::enable_shared_from_this<
   /// Once: metrics and the log's summary. The lock is held.
   void End();
 
-  // --- Writing; the lock is held ---
+  Totals Count() const;  // the lock is held
+
+  // --- Writing, by one thread at a time; without the lock, as the engine's thread must not wait for JSON ---
   void WriteHead(class JsonWriter& json, const char* object) const;
-  void WriteUsage(JsonWriter& json) const;
-  void WriteTimings(JsonWriter& json) const;
+  void WriteUsage(JsonWriter& json, const Totals& totals) const;
+  void WriteTimings(JsonWriter& json, const Totals& totals) const;
   void WriteFinish(JsonWriter& json, const Choice& choice) const;
   void WriteReasoning(JsonWriter& json, std::string_view text) const;
   void WriteChatLogprobs(JsonWriter& json, const std::vector<TokenEntry>& entries) const;
@@ -120,9 +128,11 @@ class Generation final : public BodySource, public std::enable_shared_from_this<
                          const std::vector<TokenEntry>& entries) const;
   void WriteTextEntry(JsonWriter& tokens, JsonWriter& logprobs, JsonWriter& tops, JsonWriter& offsets, Choice& choice,
                       int32_t token, std::string_view bytes, const engine::TokenLogprobs* values) const;
-  void WriteChunk(std::string* out, size_t index, const OutputDelta& delta, bool first, bool last);
+  void WriteChunk(std::string* out, size_t index, const OutputDelta& delta, const Totals& totals, bool first,
+                  bool last);
   void WriteEvent(std::string* out, std::string_view json) const;
-  void WriteChunkEnd(JsonWriter& json, bool timings) const;
+  /// `timings`: null for none.
+  void WriteChunkEnd(JsonWriter& json, const Totals* timings) const;
   std::string Body();
   bool chat() const { return request_.endpoint == kChat; }
   const Part& PartOf(size_t choice) const { return parts_[choice / static_cast<size_t>(request_.choices())]; }
@@ -142,9 +152,10 @@ class Generation final : public BodySource, public std::enable_shared_from_this<
   std::deque<Choice> choices_;  // prompt-major
   size_t finished_ = 0;         // choices
   TimePoint submitted_{}, scheduled_{}, first_token_{}, last_token_{};
-  bool streaming_ = false, dirty_ = false, begun_ = false, answered_ = false, ended_ = false, gone_ = false;
+  bool streaming_ = false, dirty_ = false, answered_ = false, ended_ = false, gone_ = false;
   std::optional<ApiError> error_;
   std::vector<Timer::Id> timers_;
+  bool begun_ = false;  // the writer's own: the first events are out
   std::atomic<size_t> waiting_bytes_{0};
   std::atomic<bool> failed_{false};
 };

@@ -49,10 +49,11 @@ def test_a_long_prompt_stalls_nobody_for_more_than_two_chunks(plan):
         mean = (end - begin) / steps
         figure(f"20,000 tokens in chunks of {chunk} beside 8 streams: mean step {1e3 * mean:.0f} ms, gaps between two "
                f"tokens p50 {1e3 * gaps[len(gaps) // 2]:.0f} ms, worst {1e3 * gaps[-1]:.0f} ms")
-        # In steps, not in seconds: every stream got a token in (nearly) every step that the prompt took.
+        # In steps, not in seconds: every stream got a token in every step that the prompt took, but for the first and
+        # the last, which the clock may cut.
         for times in stamps:
             inside = sum(begin <= t <= end for t in times)
-            assert inside >= steps / 2, (inside, steps)
+            assert inside >= steps - 3, (inside, steps)
     finally:
         for stream in streams:
             stream.close()

@@ -9,6 +9,8 @@ from test_openai_client import raw_stream
 
 WORDS = "file folder moon kernel package the a of is one two editor release build water light".split()
 
+SHARED = "This is the beginning that some of the requests have in common. " * 12
+
 
 def mixed_requests(count, seed):
     draw = random.Random(seed)
@@ -31,7 +33,7 @@ def mixed_requests(count, seed):
         if draw.random() < 0.5:
             body["logprobs"] = 2
         words = " ".join(draw.choice(WORDS) for _ in range(draw.choice([1, 5, 30, 300])))
-        body["prompt"] = words
+        body["prompt"] = (SHARED if draw.random() < 0.3 else "") + words
         requests.append(body)
     return requests
 
@@ -44,7 +46,7 @@ def answer_of(server, body):
 
 def test_200_mixed_requests_equal_their_text_alone(new_server):
     # Few pages: some requests are preempted and prefilled again.
-    flags = ("--deterministic", "--kv-cache-tokens", "4096", "--max-model-len", "2048")
+    flags = ("--deterministic", "--kv-cache-tokens", "1536", "--max-model-len", "1024")
     requests = mixed_requests(200, seed=1)
     alone_server = new_server(*flags, "--no-enable-prefix-caching")
     alone = [answer_of(alone_server, body) for body in requests]
