@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from conftest import ROOT, figure
+from serving import ROOT, figure
 
 TEMPLATES = {"Qwen3": "Qwen-Qwen3-0.6B.jinja", "Qwen3.5": "Qwen3.5-4B.jinja"}
 QUESTIONS = ["What is a file?", "And what is a folder?", "Tell me about the moon.", "What is a package? " * 30]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import BIN, DEMO, Server, figure
+from serving import BIN, DEMO, Server, figure
 from test_openai_client import raw_stream
 
 

@@ -4,7 +4,7 @@ import json
 import random
 import socket
 
-from conftest import figure
+from serving import figure
 from test_openai_client import raw_stream
 
 WORDS = "file folder moon kernel package the a of is one two editor release build water light".split()

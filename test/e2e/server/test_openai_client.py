@@ -9,7 +9,7 @@ import time
 import openai
 import pytest
 
-from conftest import BIN, DEMO, figure
+from serving import BIN, DEMO, figure
 
 CHAT = [{"role": "user", "content": "What is a file?"}]
 
