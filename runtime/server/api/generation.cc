@@ -83,7 +83,6 @@ Generation::Generation(const GenerationEnvironment& environment, std::shared_ptr
     : environment_(environment),
       model_(std::move(model)),
       request_(std::move(request)),
-      responder_(std::move(responder)),
       http_id_(http.id),
       flow_(http.key_name),
       id_((request_.endpoint == kChat ? "chatcmpl-" : "cmpl-") + RandomHex()),
@@ -92,7 +91,8 @@ Generation::Generation(const GenerationEnvironment& environment, std::shared_ptr
       received_(http.received),
       stream_(request_.stream.value_or(false)),
       entries_(request_.Rivals() >= 0),
-      echo_entries_(entries_ && request_.echo.value_or(false)) {
+      echo_entries_(entries_ && request_.echo.value_or(false)),
+      responder_(std::move(responder)) {
   const ApiOptions& options = environment_.options;
   output_.stop = request_.stop;
   output_.include_stop = request_.include_stop.value_or(false);
@@ -221,8 +221,8 @@ Refusal Generation::Submit(uint64_t seed) {
 void Generation::Start(const GenerationEnvironment& environment, std::shared_ptr<const ServedModel> model,
                        GenerationRequest request, std::vector<Prompt> prompts, uint64_t seed, const HttpRequest& http,
                        std::shared_ptr<Responder> responder) {
-  std::shared_ptr<Generation> self(new Generation(environment, std::move(model), std::move(request), std::move(prompts),
-                                                  http, std::move(responder)));
+  std::shared_ptr<Generation> self(
+      new Generation(environment, std::move(model), std::move(request), std::move(prompts), http, responder));
   {
     std::lock_guard lock(self->mutex_);
     self->submitted_ = environment.timer.Now();
@@ -230,25 +230,26 @@ void Generation::Start(const GenerationEnvironment& environment, std::shared_ptr
   if (Refusal refusal = self->Submit(seed)) {
     {
       std::lock_guard lock(self->mutex_);
-      self->answered_ = self->ended_ = true;  // what was submitted before is cancelled and heard by nobody
+      self->answered_ = self->ended_ = true;
+      self->responder_ = nullptr;  // what was submitted before is cancelled and heard by nobody
     }
     if (refusal->code == "queue_full" || refusal->code == "shutting_down")
       environment.metrics.rejected_total.At("reason=" + LabelValue(refusal->code)).Add();
     self->CancelAll();
-    self->responder_->Reply(ErrorResponse(*refusal, self->http_id_));
+    responder->Reply(ErrorResponse(*refusal, self->http_id_));
     return;
   }
-  self->Watch();
+  self->Watch(*responder);
   if (!self->stream_) return;
-  self->responder_->Stream(self->Head(), self, environment.options.sse_ping);
+  responder->Stream(self->Head(), self, environment.options.sse_ping);
   {
     std::lock_guard lock(self->mutex_);
     self->streaming_ = true;
   }
-  self->responder_->Wake();  // for what came before the flag was up
+  self->Wake();  // for what came before the flag was up
 }
 
-void Generation::Watch() {
+void Generation::Watch(Responder& responder) {
   const ApiOptions& options = environment_.options;
   const std::weak_ptr<Generation> weak = weak_from_this();
   auto after = [&](std::chrono::milliseconds time, ErrorKind kind, const char* message, bool only_waiting) {
@@ -272,7 +273,7 @@ void Generation::Watch() {
   };
   after(options.queue_timeout, ErrorKind::kQueueTimeout, "the request waited too long, try again later", true);
   after(options.request_timeout, ErrorKind::kDeadline, "the request took longer than the server allows", false);
-  responder_->OnGone([weak](Gone gone) {
+  responder.OnGone([weak](Gone gone) {
     const std::shared_ptr<Generation> self = weak.lock();
     if (!self) return;
     if (gone == Gone::kTooSlow || gone == Gone::kSendTimeout) self->environment_.metrics.slow_client_closes_total.Add();
@@ -308,7 +309,7 @@ void Generation::OnPrompt(size_t part, const engine::PromptResult& result, int d
     wake = request_.return_progress.value_or(false) && streaming_;
     p.progressed = request_.return_progress.value_or(false);
   }
-  if (wake) responder_->Wake();
+  if (wake) Wake();
 }
 
 void Generation::OnPromptLogprobs(size_t part, std::span<const engine::TokenLogprobs> logprobs) {
@@ -342,7 +343,7 @@ void Generation::OnStep() {
     if (!streaming_ || !dirty_) return;
     dirty_ = false;
   }
-  responder_->Wake();
+  Wake();
 }
 
 void Generation::OnFinish(size_t index, engine::FinishReason reason, int32_t stop_id, const Status& status) {
@@ -375,12 +376,7 @@ void Generation::OnFinish(size_t index, engine::FinishReason reason, int32_t sto
                                                        : MakeError(ErrorKind::kInternal, "internal error"));
     });
   } else if (stream_) {
-    bool streaming;
-    {
-      std::lock_guard lock(mutex_);
-      streaming = streaming_;
-    }
-    if (streaming) responder_->Wake();
+    Wake();
   } else if (all) {
     environment_.timer.Soon([self] { self->Reply(); });
   }
@@ -389,13 +385,14 @@ void Generation::OnFinish(size_t index, engine::FinishReason reason, int32_t sto
 // --- Ending ---
 
 void Generation::Fail(ApiError error, bool gone) {
+  std::shared_ptr<Responder> dropped;
   {
     std::lock_guard lock(mutex_);
     if (ended_) return;
     if (!error_) error_ = std::move(error);
     if (gone) {
       gone_ = answered_ = true;
-      End();
+      dropped = End();
     }
   }
   CancelAll();
@@ -418,15 +415,17 @@ void Generation::CancelAll() {
 }
 
 void Generation::Wake() {
+  std::shared_ptr<Responder> responder;
   {
     std::lock_guard lock(mutex_);
-    if (!streaming_) return;  // Start wakes when the stream is there
+    if (streaming_) responder = responder_;  // before, Start wakes when the stream is there
   }
-  responder_->Wake();
+  if (responder) responder->Wake();
 }
 
 void Generation::Reply() {
   HttpResponse response;
+  std::shared_ptr<Responder> responder;
   {
     std::lock_guard lock(mutex_);
     if (answered_) return;
@@ -437,13 +436,13 @@ void Generation::Reply() {
       response = Head();
       response.body = Body();
     }
-    End();
+    responder = End();
   }
-  responder_->Reply(std::move(response));
+  responder->Reply(std::move(response));
 }
 
-void Generation::End() {
-  if (std::exchange(ended_, true)) return;
+std::shared_ptr<Responder> Generation::End() {
+  if (std::exchange(ended_, true)) return nullptr;
   for (const Timer::Id& id : timers_) environment_.timer.Cancel(id);
   timers_.clear();
   Metrics& metrics = environment_.metrics;
@@ -473,6 +472,7 @@ void Generation::End() {
   if (scheduled_ != TimePoint()) metrics.request_inference_time_seconds.Observe(Seconds(now - scheduled_));
   if (first_token_ != TimePoint()) metrics.request_decode_time_seconds.Observe(Seconds(now - first_token_));
   if (environment_.ended) environment_.ended(http_id_, summary);
+  return std::exchange(responder_, nullptr);
 }
 
 // --- Writing ---
@@ -540,9 +540,10 @@ bool Generation::Pull(std::string* out) {
     WriteEvent(out, json);
   }
   WriteEvent(out, "[DONE]");
+  std::shared_ptr<Responder> dropped;
   std::lock_guard lock(mutex_);
   answered_ = true;
-  End();
+  dropped = End();
   return false;
 }
 

@@ -97,7 +97,7 @@ class Generation final : public BodySource, public std::enable_shared_from_this<
 
   Refusal MakeRequest(const Part& part, uint64_t seed, engine::Request* to) const;
   Refusal Submit(uint64_t seed);
-  void Watch();  // time-outs, and the client
+  void Watch(Responder& responder);  // time-outs, and the client
   HttpResponse Head() const;
 
   // --- The engine's thread ---
@@ -112,8 +112,9 @@ class Generation final : public BodySource, public std::enable_shared_from_this<
   void CancelAll();
   void Wake();
   void Reply();
-  /// Once: metrics and the log's summary. The lock is held.
-  void End();
+  /// Once: metrics and the log's summary. The lock is held. Gives the responder away, to be dropped without the lock:
+  /// it holds us as we hold it.
+  [[nodiscard]] std::shared_ptr<Responder> End();
 
   Totals Count() const;  // the lock is held
 
@@ -140,7 +141,6 @@ class Generation final : public BodySource, public std::enable_shared_from_this<
   const GenerationEnvironment environment_;
   const std::shared_ptr<const ServedModel> model_;
   const GenerationRequest request_;
-  const std::shared_ptr<Responder> responder_;
   const std::string http_id_, flow_, id_;
   const int64_t created_;
   const TimePoint received_;
@@ -148,6 +148,7 @@ class Generation final : public BodySource, public std::enable_shared_from_this<
   OutputOptions output_;  // the same of all choices
 
   mutable std::mutex mutex_;
+  std::shared_ptr<Responder> responder_;  // null after the end
   std::vector<Part> parts_;
   std::deque<Choice> choices_;  // prompt-major
   size_t finished_ = 0;         // choices
