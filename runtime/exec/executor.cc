@@ -599,9 +599,11 @@ void CpuExecutor::LoadPage(int page, std::span<const uint8_t> from) {
 
 int ThreadsFor(const plan::Plan& plan, int asked) { return asked ? asked : std::max(1, AvailableCores() / plan.tp); }
 
+int64_t MachineMemoryBytes() { return device::CpuMemoryBytes(); }
+
 Status CheckMemory(const plan::Plan& plan, const ExecutorOptions& options) {
   return plan::CheckFit(plan, kTarget,
-                        {.memory_bytes = device::CpuMemoryBytes(),
+                        {.memory_bytes = MachineMemoryBytes(),
                          .num_slots = options.num_slots,
                          .num_pages = options.num_pages,
                          .threads = ThreadsFor(plan, options.threads)});

@@ -32,6 +32,9 @@ struct ExecutorOptions {
 /// Threads of a rank: `asked`, or when that is 0 the machine's cores over the ranks, at least 1.
 int ThreadsFor(const plan::Plan& plan, int asked);
 
+/// What this process may use of the machine's: its own memory, or the group's limit.
+int64_t MachineMemoryBytes();
+
 /// kResourceExhausted with both numbers when the plan with these pools does not fit this machine, by its memory
 /// statement. Create asks it; who asks before weights are loaded saves their time.
 Status CheckMemory(const plan::Plan& plan, const ExecutorOptions& options);

@@ -27,7 +27,8 @@ ALLOWED = {
                         "runtime/device"],
     "tools/qwenc": ["compiler", "passes", "dialects", "runtime/base", "runtime/plan", "runtime/kernels"],
     "tools/qwen-opt": ["passes", "dialects"],
-    "tools/qwenrt": ["runtime/base", "runtime/text", "runtime/plan", "runtime/kernels", "runtime/exec", "runtime/engine"],
+    "tools/qwenrt": ["runtime/base", "runtime/text", "runtime/plan", "runtime/kernels", "runtime/exec", "runtime/engine",
+                     "runtime/server"],
 }
 # Only the compiler and the tests may know the oracle.
 ORACLE = "runtime/kernels/reference"

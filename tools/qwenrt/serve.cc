@@ -16,8 +16,8 @@
 #include "runtime/base/json.h"
 #include "runtime/base/log.h"
 #include "runtime/base/version.h"
-#include "runtime/device/device.h"
 #include "runtime/engine/engine_loop.h"
+#include "runtime/exec/executor.h"
 #include "runtime/kernels/catalog.h"
 #include "runtime/plan/memory.h"
 #include "runtime/plan/reader.h"
@@ -89,15 +89,15 @@ StatusOr<Sizes> SizesFor(const plan::Plan& plan, const Flags& flags) {
   Sizes sizes;
   plan::MemoryOptions options;
   options.threads = exec::ThreadsFor(plan, flags.HasValue("threads") ? static_cast<int>(flags.Int("threads")) : 0);
-  options.max_num_seqs = flags.HasValue("max-num-seqs") ? static_cast<int32_t>(flags.Int("max-num-seqs"))
-                                                        : plan.capacity.max_num_seqs;
+  options.max_num_seqs =
+      flags.HasValue("max-num-seqs") ? static_cast<int32_t>(flags.Int("max-num-seqs")) : plan.capacity.max_num_seqs;
   options.max_model_len = flags.HasValue("max-model-len") ? flags.Int("max-model-len") : plan.model.max_model_len;
   QWEN_RETURN_IF_ERROR(plan::CheckCapacity(plan, options));
-  const int64_t machine = device::CpuMemoryBytes();
+  const int64_t machine = exec::MachineMemoryBytes();
   sizes.memory_bytes = static_cast<int64_t>(static_cast<double>(machine) * flags.Real("gpu-memory-utilization"));
   if (flags.Bool("enable-prefix-caching"))
-    sizes.snapshot_bytes = flags.HasValue("state-cache-bytes") ? flags.Size("state-cache-bytes")
-                                                               : std::min(int64_t{8} << 30, machine / 4);
+    sizes.snapshot_bytes =
+        flags.HasValue("state-cache-bytes") ? flags.Size("state-cache-bytes") : std::min(int64_t{8} << 30, machine / 4);
   options.snapshot_bytes = sizes.snapshot_bytes;
   options.memory_bytes = sizes.memory_bytes;
   // What fits decides, up to every sequence at its full length, which is all that can be of use without a cache.
@@ -114,7 +114,8 @@ StatusOr<Sizes> SizesFor(const plan::Plan& plan, const Flags& flags) {
   sizes.pages = static_cast<int>(options.num_pages);
   sizes.model_len = std::min(options.max_model_len, int64_t{sizes.pages} * plan::kPageTokens);
   sizes.total_bytes = statement.total_bytes;
-  for (const plan::RankMemory& rank : statement.ranks) sizes.weights_bytes += rank.weights_bytes - rank.weights_shared_bytes;
+  for (const plan::RankMemory& rank : statement.ranks)
+    sizes.weights_bytes += rank.weights_bytes - rank.weights_shared_bytes;
   return sizes;
 }
 
@@ -122,8 +123,7 @@ server::ApiOptions ApiOptionsOf(const Flags& flags) {
   using server::ReasoningField, server::ReasoningParser;
   server::ApiOptions options;
   options.served_names = flags.Texts("served-model-name");
-  if (options.served_names.empty())
-    options.served_names = {std::filesystem::path(flags.Argument(0)).stem().string()};
+  if (options.served_names.empty()) options.served_names = {std::filesystem::path(flags.Argument(0)).stem().string()};
   options.api_prefix = flags.Text("api-prefix");
   options.limits.max_n = flags.Int("max-n");
   options.limits.max_logprobs = flags.Int("max-logprobs");
@@ -183,9 +183,10 @@ StatusOr<server::HttpServerOptions> HttpOptionsOf(const Flags& flags) {
   server::HttpServerOptions options;
   options.listen.clear();
   for (const std::string& host : flags.Texts("host"))
-    options.listen.push_back(host.starts_with("unix:")                        ? host
-                             : host.find(':') != host.npos && host[0] != '[' ? fmt::format("[{}]:{}", host, flags.Int("port"))
-                                                                              : fmt::format("{}:{}", host, flags.Int("port")));
+    options.listen.push_back(host.starts_with("unix:") ? host
+                             : host.find(':') != host.npos && host[0] != '['
+                                 ? fmt::format("[{}]:{}", host, flags.Int("port"))
+                                 : fmt::format("{}:{}", host, flags.Int("port")));
   if (options.listen.empty()) options.listen = {fmt::format("127.0.0.1:{}", flags.Int("port"))};
   options.io_threads = static_cast<int>(flags.Int("io-threads"));
   options.worker_threads = static_cast<int>(flags.Int("worker-threads"));
@@ -247,8 +248,7 @@ int64_t Parameters(const plan::Plan& plan) {
 void PrintScreen(const Flags& flags, const plan::Plan& plan, const Sizes& sizes, const std::string& name,
                  const std::string& address, bool keys) {
   const auto isa = flags.HasValue("isa") ? flags.Choice("isa") : std::string(kernels::IsaName(kernels::DetectIsa()));
-  const int threads =
-      exec::ThreadsFor(plan, flags.HasValue("threads") ? static_cast<int>(flags.Int("threads")) : 0);
+  const int threads = exec::ThreadsFor(plan, flags.HasValue("threads") ? static_cast<int>(flags.Int("threads")) : 0);
   fmt::print(stderr,
              "model    {} ({}, {}), {:.1f} M parameters, weights {}\n"
              "device   cpu: {}, {}, {} threads\n"
@@ -257,8 +257,8 @@ void PrintScreen(const Flags& flags, const plan::Plan& plan, const Sizes& sizes,
              "try      curl {}/v1/chat/completions -H 'content-type: application/json'{} \\\n"
              "           -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"hi\"}}]}}'\n",
              EscapeControl(name), plan.model.family, DTypeName(plan.model.dtype),
-             static_cast<double>(Parameters(plan)) / 1e6, plan::HumanBytes(sizes.weights_bytes), CpuName(), isa, threads,
-             plan::HumanBytes(sizes.total_bytes), int64_t{sizes.pages} * plan::kPageTokens, sizes.sequences,
+             static_cast<double>(Parameters(plan)) / 1e6, plan::HumanBytes(sizes.weights_bytes), CpuName(), isa,
+             threads, plan::HumanBytes(sizes.total_bytes), int64_t{sizes.pages} * plan::kPageTokens, sizes.sequences,
              sizes.model_len, plan::HumanBytes(sizes.snapshot_bytes), address,
              keys ? "" : "  (no API key: for this machine alone)", address,
              keys ? " -H 'authorization: Bearer KEY'" : "");
