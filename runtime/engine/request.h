@@ -81,7 +81,8 @@ struct PromptResult {
 class RequestSink {
  public:
   virtual ~RequestSink() = default;
-  /// Rows of the prompt that are in, cached ones included; before the first token at least once, with done == total.
+  /// Rows of the prompt that are in: when it is taken out of the queue those from the cache, then after every chunk;
+  /// before the first token at least once with done == total.
   virtual void OnPrompt(const PromptResult& /*prompt*/, int /*done*/) {}
   /// With prompt_logprobs: of prompt tokens 1 and up, in order, perhaps in several calls.
   virtual void OnPromptLogprobs(std::span<const TokenLogprobs> /*logprobs*/) {}

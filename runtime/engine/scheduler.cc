@@ -375,18 +375,19 @@ bool Scheduler::Admit(Choice& choice, int budget, bool may_cut) {
   if (std::exchange(job.admitted, true)) return true;
   job.times.scheduled = now_();
   job.prompt = {.prompt_tokens = job.prompt_tokens, .cached_tokens = hit.tokens};
-  if (!job.cached) {
+  if (job.cached) {
+    const int usable = std::min(hit.matched, job.prompt_tokens - 1) / plan::kStateAlign * plan::kStateAlign;
+    if (hit.matched == 0) job.prompt.miss = MissReason::kCold;
+    if (hit.tokens < usable) job.prompt.miss = MissReason::kNoSnapshot;
+    counters_.cache_queries += static_cast<uint64_t>(job.prompt_tokens);
+    counters_.cache_hits += static_cast<uint64_t>(hit.tokens);
+    counters_.miss_no_snapshot += static_cast<uint64_t>(hit.matched - hit.tokens);
+    counters_.miss_cold += static_cast<uint64_t>(job.prompt_tokens - hit.matched);
+  } else {
     job.prompt.miss = MissReason::kDisabled;
     counters_.miss_disabled += static_cast<uint64_t>(job.prompt_tokens);
-    return true;
   }
-  const int usable = std::min(hit.matched, job.prompt_tokens - 1) / plan::kStateAlign * plan::kStateAlign;
-  if (hit.matched == 0) job.prompt.miss = MissReason::kCold;
-  if (hit.tokens < usable) job.prompt.miss = MissReason::kNoSnapshot;
-  counters_.cache_queries += static_cast<uint64_t>(job.prompt_tokens);
-  counters_.cache_hits += static_cast<uint64_t>(hit.tokens);
-  counters_.miss_no_snapshot += static_cast<uint64_t>(hit.matched - hit.tokens);
-  counters_.miss_cold += static_cast<uint64_t>(job.prompt_tokens - hit.matched);
+  job.sink->OnPrompt(job.prompt, hit.tokens);
   return true;
 }
 

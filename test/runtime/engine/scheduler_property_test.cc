@@ -165,7 +165,7 @@ TEST(SchedulerProperty, RandomTraffic) {
   for (uint64_t seed = 1; seed <= 12; ++seed) {
     SCOPED_TRACE(seed);
     Traffic traffic(seed);
-    for (int event = 0; event < 8000 && !HasFailure(); ++event) traffic.Event();
+    for (int event = 0; event < 9000 && !HasFailure(); ++event) traffic.Event();
     if (HasFailure()) return;
     traffic.Finish();
     if (HasFailure()) return;
