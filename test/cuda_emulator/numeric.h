@@ -14,7 +14,11 @@ namespace qwen::emu {
 enum class Rounding : uint8_t { kNearest, kZero, kDown, kUp, kNearestAway };
 
 constexpr float CanonicalNan() { return std::bit_cast<float>(0x7fffffffu); }
-inline float Canonical(float x) { return x != x ? CanonicalNan() : x; }
+/// On the bits: to a compiler one NaN is as good as another.
+inline float Canonical(float x) {
+  uint32_t bits = std::bit_cast<uint32_t>(x);
+  return std::bit_cast<float>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : bits);
+}
 
 /// .ftz: a subnormal becomes a zero of its sign.
 inline float Flush(float x) {
