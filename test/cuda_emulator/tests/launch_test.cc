@@ -227,6 +227,77 @@ TEST_F(LaunchTest, AsyncCopiesByGroup) {
   }
 }
 
+TEST_F(LaunchTest, GraphIsUpdatedInPlace) {
+  abi::Function* k = Kernel(kAddWord);
+  abi::DevicePtr a = Upload(std::vector<uint32_t>(32));
+  abi::Stream* stream = nullptr;
+  QWEN_OK(cu.cuStreamCreate(&stream, 0));
+  abi::GraphExec* exec = nullptr;
+  for (uint32_t value : {1u, 30u}) {
+    abi::Graph* graph = nullptr;
+    QWEN_OK(cu.cuStreamBeginCapture_v2(stream, 2));
+    QWEN_OK(Launch(k, 1, 32, 0, stream, a, value));
+    QWEN_OK(cu.cuStreamEndCapture(stream, &graph));
+    abi::GraphExecUpdateResult result = {};
+    if (exec) {
+      QWEN_OK(cu.cuGraphExecUpdate_v2(exec, graph, &result));
+    } else {
+      QWEN_OK(cu.cuGraphInstantiateWithFlags(&exec, graph, 0));
+    }
+    QWEN_OK(cu.cuGraphLaunch(exec, stream));
+    QWEN_OK(cu.cuGraphDestroy(graph));
+  }
+  QWEN_OK(cu.cuStreamSynchronize(stream));
+  EXPECT_EQ(Download<uint32_t>(a, 32), std::vector<uint32_t>(32, 31));
+  abi::Graph* other = nullptr;
+  QWEN_OK(cu.cuStreamBeginCapture_v2(stream, 2));
+  QWEN_OK(cu.cuMemsetD32Async(a, 0, 32, stream));
+  QWEN_OK(cu.cuStreamEndCapture(stream, &other));
+  abi::GraphExecUpdateResult result = {};
+  EXPECT_EQ(cu.cuGraphExecUpdate_v2(exec, other, &result), abi::kGraphExecUpdateFailure);
+}
+
+TEST_F(LaunchTest, FunctionsAndDevicesHaveAttributes) {
+  abi::Function* k = Kernel(R"(
+.extern .shared .align 16 .b8 dynamic[];
+.visible .entry k(.param .u64 a) .maxntid 64, 1, 1 {
+  .reg .b32 %r<4>; .reg .b64 %rd<4>; .shared .align 4 .b8 tile[512];
+  ld.param.u64 %rd1, [a]; mov.u32 %r1, dynamic; mov.u32 %r2, 5;
+  st.shared.u32 [%r1+65532], %r2; ld.shared.u32 %r3, [%r1+65532]; st.global.u32 [%rd1], %r3; ret;
+})");
+  int value = 0;
+  QWEN_OK(cu.cuFuncGetAttribute(&value, abi::kFuncSharedSizeBytes, k));
+  EXPECT_EQ(value, 512);
+  QWEN_OK(cu.cuFuncGetAttribute(&value, abi::kFuncMaxThreadsPerBlock, k));
+  EXPECT_EQ(value, 64);
+  abi::DevicePtr a = Allocate(4);
+  EXPECT_EQ(Launch(k, 1, 1, 65536, nullptr, a), abi::kInvalidValue);
+  EXPECT_EQ(cu.cuFuncSetAttribute(k, abi::kFuncMaxDynamicSharedSizeBytes, 1 << 20), abi::kInvalidValue);
+  QWEN_OK(cu.cuFuncSetAttribute(k, abi::kFuncMaxDynamicSharedSizeBytes, 65536));
+  abi::LaunchAttribute cooperative = {abi::kLaunchAttributeCooperative, {}, {1}};
+  abi::LaunchConfig config = {1, 1, 1, 1, 1, 1, 65536, nullptr, &cooperative, 1};
+  void* params[] = {&a};
+  QWEN_OK(cu.cuLaunchKernelEx(&config, k, params, nullptr));
+  EXPECT_EQ(Download<uint32_t>(a, 1)[0], 5u);
+  EXPECT_EQ(Launch(k, 1, 128, 0, nullptr, a), abi::kInvalidValue);
+  if (!emulated()) return;
+  QWEN_OK(cu.cuDeviceGetAttribute(&value, abi::kMultiprocessorCount, 0));
+  EXPECT_EQ(value, 128);
+  QWEN_OK(cu.cuDeviceGetAttribute(&value, abi::kMaxSharedMemoryPerBlockOptin, 0));
+  EXPECT_EQ(value, 101376);
+}
+
+TEST_F(LaunchTest, ProcAddressAndErrorNames) {
+  void* address = nullptr;
+  QWEN_OK(cu.cuGetProcAddress_v2("cuMemAlloc", &address, 13000, 0, nullptr));
+  EXPECT_EQ(address, reinterpret_cast<void*>(cu.cuMemAlloc_v2));
+  const char* text = nullptr;
+  QWEN_OK(cu.cuGetErrorName(abi::kIllegalAddress, &text));
+  EXPECT_STREQ(text, "CUDA_ERROR_ILLEGAL_ADDRESS");
+  QWEN_OK(cu.cuGetErrorString(abi::kMisalignedAddress, &text));
+  EXPECT_STREQ(text, "misaligned address");
+}
+
 TEST_F(LaunchTest, CopiesOutsideAnAllocationAreRefused) {
   abi::DevicePtr a = Allocate(64);
   uint8_t bytes[128] = {};
