@@ -35,7 +35,7 @@ inline uint16_t FloatToHalfZero(float x) {
 }
 
 inline float Bf16ToFloat(uint16_t b) { return std::bit_cast<float>(uint32_t{b} << 16); }
-inline uint16_t FloatToBf16(float x) {
+[[gnu::always_inline]] inline uint16_t FloatToBf16(float x) {
   uint32_t bits = std::bit_cast<uint32_t>(x);
   uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   return static_cast<uint16_t>(x != x ? 0x7fff : rounded);
@@ -46,7 +46,7 @@ inline uint16_t FloatToBf16Zero(float x) {
 
 /// The double nearest to a + b whose last bit is 1 when the sum is not exact. Rounding it again to half the digits or
 /// fewer then gives what rounding the exact sum once gives (Boldo and Melquiond 2008).
-inline double AddToOdd(double a, double b) {
+[[gnu::always_inline]] inline double AddToOdd(double a, double b) {
   double sum = a + b;
   double shadow = sum - a;
   double error = (a - (sum - shadow)) + (b - shadow);
@@ -57,7 +57,7 @@ inline double AddToOdd(double a, double b) {
   return std::bit_cast<double>(bits);
 }
 /// The same from a double to a float.
-inline float ToFloatOdd(double x) {
+[[gnu::always_inline]] inline float ToFloatOdd(double x) {
   float narrow = static_cast<float>(x);
   uint32_t bits = std::bit_cast<uint32_t>(narrow);
   double back = narrow;
@@ -67,11 +67,11 @@ inline float ToFloatOdd(double x) {
 }
 
 // a * b of two 16-bit floats is exact in float (11 + 11 digits), so these round once.
-inline uint16_t HalfFma(uint16_t a, uint16_t b, uint16_t c) {
+[[gnu::always_inline]] inline uint16_t HalfFma(uint16_t a, uint16_t b, uint16_t c) {
   double product = static_cast<double>(HalfToFloat(a)) * HalfToFloat(b);
   return FloatToHalf(ToFloatOdd(AddToOdd(product, HalfToFloat(c))));
 }
-inline uint16_t Bf16Fma(uint16_t a, uint16_t b, uint16_t c) {
+[[gnu::always_inline]] inline uint16_t Bf16Fma(uint16_t a, uint16_t b, uint16_t c) {
   double product = static_cast<double>(Bf16ToFloat(a)) * Bf16ToFloat(b);
   return FloatToBf16(ToFloatOdd(AddToOdd(product, Bf16ToFloat(c))));
 }

@@ -104,7 +104,7 @@ struct Narrow {
 };
 template <class Format, bool relu, bool sat>
 struct NarrowFma {
-  uint16_t operator()(uint16_t a, uint16_t b, uint16_t c) const {
+  [[gnu::always_inline]] uint16_t operator()(uint16_t a, uint16_t b, uint16_t c) const {
     uint16_t r = Format::Fma(a, b, c);
     bool nan = Format::Up(r) != Format::Up(r);
     if (relu && !nan && (r & 0x8000)) r = 0;
@@ -126,7 +126,7 @@ struct NarrowAbs {
 template <class F>
 struct Pair {
   template <class... A>
-  uint32_t operator()(A... a) const {
+  [[gnu::always_inline]] uint32_t operator()(A... a) const {
     uint32_t low = F{}(static_cast<uint16_t>(a)...), high = F{}(static_cast<uint16_t>(a >> 16)...);
     return low | high << 16;
   }

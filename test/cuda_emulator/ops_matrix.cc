@@ -29,33 +29,39 @@ int ElementsPerRegister(Type type) {
   }
 }
 
-/// An element as a double, exact.
-double ElementOf(uint32_t word, int element, Type type) {
+/// The elements of a register of every lane, as doubles, exact.
+void Unpack(const uint32_t* words, Type type, double out[kLanes][8]) {
+  auto each = [&](auto element_of) {
+    int count = ElementsPerRegister(type);
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int e = 0; e < count; ++e) out[lane][e] = element_of(words[lane], e);
+  };
   switch (type) {
     case Type::kTf32:
-      return std::bit_cast<float>(word & 0xffffe000u);
+      return each([](uint32_t w, int) { return std::bit_cast<float>(w & 0xffffe000u); });
     case Type::kF16:
-      return HalfToFloat(static_cast<uint16_t>(word >> 16 * element));
+      return each([](uint32_t w, int e) { return HalfToFloat(static_cast<uint16_t>(w >> 16 * e)); });
     case Type::kBf16:
-      return Bf16ToFloat(static_cast<uint16_t>(word >> 16 * element));
+      return each([](uint32_t w, int e) { return Bf16ToFloat(static_cast<uint16_t>(w >> 16 * e)); });
     case Type::kE4m3: {
       static const auto* table = [] {
         auto* t = new std::array<float, 256>;
         for (int i = 0; i < 256; ++i) (*t)[static_cast<size_t>(i)] = ByteToFloat<E4m3>(static_cast<uint8_t>(i));
         return t;
       }();
-      return (*table)[word >> 8 * element & 255];
+      return each([](uint32_t w, int e) { return (*table)[w >> 8 * e & 255]; });
     }
+    // The high byte of a half.
     case Type::kE5m2:
-      return HalfToFloat(static_cast<uint16_t>((word >> 8 * element & 255) << 8));
+      return each([](uint32_t w, int e) { return HalfToFloat(static_cast<uint16_t>((w >> 8 * e & 255) << 8)); });
     case Type::kU8:
-      return static_cast<uint8_t>(word >> 8 * element);
+      return each([](uint32_t w, int e) { return static_cast<uint8_t>(w >> 8 * e); });
     case Type::kS8:
-      return static_cast<int8_t>(word >> 8 * element);
+      return each([](uint32_t w, int e) { return static_cast<int8_t>(w >> 8 * e); });
     case Type::kU4:
-      return word >> 4 * element & 15;
+      return each([](uint32_t w, int e) { return w >> 4 * e & 15; });
     default:
-      return static_cast<int>(word << (28 - 4 * element)) >> 28;
+      return each([](uint32_t w, int e) { return static_cast<int>(w << (28 - 4 * e)) >> 28; });
   }
 }
 
@@ -80,16 +86,16 @@ void MmaHandler(Warp& w, const Instruction& i) {
   const Ref *a_refs = refs + kOut, *b_refs = a_refs + m.a_registers, *c_refs = b_refs + m.b_registers;
   int n = ElementsPerRegister(m.a);
   alignas(32) double a[16][64], b[64][8];
+  double elements[kLanes][8];
   for (int r = 0; r < m.a_registers; ++r) {
-    const uint32_t* words = w.At<uint32_t>(a_refs[r]);
+    Unpack(w.At<uint32_t>(a_refs[r]), m.a, elements);
     for (int lane = 0; lane < kLanes; ++lane)
-      for (int e = 0; e < n; ++e)
-        a[lane / 4 + 8 * (r % 2)][r / 2 * 4 * n + lane % 4 * n + e] = ElementOf(words[lane], e, m.a);
+      for (int e = 0; e < n; ++e) a[lane / 4 + 8 * (r % 2)][r / 2 * 4 * n + lane % 4 * n + e] = elements[lane][e];
   }
   for (int r = 0; r < m.b_registers; ++r) {
-    const uint32_t* words = w.At<uint32_t>(b_refs[r]);
+    Unpack(w.At<uint32_t>(b_refs[r]), m.b, elements);
     for (int lane = 0; lane < kLanes; ++lane)
-      for (int e = 0; e < n; ++e) b[r * 4 * n + lane % 4 * n + e][lane / 4] = ElementOf(words[lane], e, m.b);
+      for (int e = 0; e < n; ++e) b[r * 4 * n + lane % 4 * n + e][lane / 4] = elements[lane][e];
   }
   double sums[16][8] = {};
   for (int row = 0; row < 16; ++row)

@@ -73,7 +73,7 @@ void Warp::Enter(const Function* function) {
       frames_.empty() ? 0 : (frames_.back().local_base + frames_.back().function->local_bytes + 15) & ~15ull;
   frames_.push_back({function, base, local, nullptr});
   if (registers_.size() < base + function->frame_bytes) registers_.resize(base + function->frame_bytes);
-  local_.resize((local + function->local_bytes + 15 & ~15ull) * kLanes);
+  local_.resize(((local + function->local_bytes + 15) & ~15ull) * kLanes);
   SetBases();
 }
 
