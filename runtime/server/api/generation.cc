@@ -352,7 +352,9 @@ void Generation::OnFinish(size_t index, engine::FinishReason reason, int32_t sto
     std::lock_guard lock(mutex_);
     Choice& choice = choices_[index];
     if (choice.finished) return;
-    choice.finished = true;
+    failed = reason == engine::FinishReason::kFailed || reason == engine::FinishReason::kCancelled;
+    // The error ends all of it: a stream that is pulled before must not end this choice as if it had come to its end.
+    choice.finished = !failed;
     ++finished_;
     const size_t before = choice.outbox.bytes();
     choice.parser.Finish(&choice.outbox);
@@ -362,7 +364,6 @@ void Generation::OnFinish(size_t index, engine::FinishReason reason, int32_t sto
     const auto& own = request_.stop_token_ids;
     if (!choice.parser.stopped_by() && std::find(own.begin(), own.end(), stop_id) != own.end())
       choice.stop_id = stop_id;
-    failed = reason == engine::FinishReason::kFailed || reason == engine::FinishReason::kCancelled;
     all = finished_ == choices_.size();
     if (ended_) return;
   }
