@@ -50,7 +50,7 @@ def stream(server, body):
             assert piece, rest
             rest = rest[-16:] + piece
             times.extend([time.monotonic()] * piece.count(b"data: {"))
-    assert b'"error"' not in rest
+    assert b'{"error"' not in rest
     return times
 
 
@@ -151,7 +151,7 @@ def many(server, bodies, seconds=None, concurrent=None, on_tick=None):
             state["end"] = state["end"][-200:] + piece
             if b"data: [DONE]" in state["end"]:
                 answers += 1
-                errors += b'"error"' in state["end"]
+                errors += b'{"error"' in state["end"]
             elif piece:
                 continue
             else:
