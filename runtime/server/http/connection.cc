@@ -514,7 +514,8 @@ void Connection::OnFlushed() {
 
 void Connection::AnswerSent() {
   EndExchange(false);
-  if (keep_alive_ && !end_of_input_) return NextRequest();
+  // A stream's head may have promised more requests before the server began to drain.
+  if (keep_alive_ && !end_of_input_ && !context_.draining) return NextRequest();
   // Closing at once would reset the connection when something of the client's is still unread, and the reset may
   // overtake the answer (RFC 9112, 9.6): say that this is the end, and wait for the client's.
   exchange_.reset();
