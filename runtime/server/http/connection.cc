@@ -514,8 +514,7 @@ void Connection::OnFlushed() {
 
 void Connection::AnswerSent() {
   EndExchange(false);
-  // A stream's head may have promised more requests before the server began to drain.
-  if (keep_alive_ && !end_of_input_ && !context_.draining) return NextRequest();
+  if (keep_alive_ && !end_of_input_) return NextRequest();
   // Closing at once would reset the connection when something of the client's is still unread, and the reset may
   // overtake the answer (RFC 9112, 9.6): say that this is the end, and wait for the client's.
   exchange_.reset();
@@ -564,7 +563,8 @@ void Connection::Pump() {
       const bool more = source_->Pull(&pulled);
       if (!pulled.empty()) AppendPiece(pulled);
       if (!more) {
-        if (source_->close_after()) keep_alive_ = false;
+        // The head may have promised more requests before the server began to drain.
+        if (source_->close_after() || context_.draining) keep_alive_ = false;
         if (minor_version_ == 1) out_ += "0\r\n\r\n";
         source_.reset();
       }
