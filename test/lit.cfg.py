@@ -10,3 +10,5 @@ config.environment["PATH"] = os.pathsep.join([config.qwen_bin, config.llvm_bin, 
 config.substitutions.append(("%configs", os.path.join(config.qwen_src, "configs")))
 config.substitutions.append(("%golden", os.path.join(config.qwen_src, "test", "golden")))
 config.substitutions.append(("%src", config.qwen_src))
+if "ASAN_OPTIONS" in os.environ:
+    config.environment["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"]

@@ -87,6 +87,7 @@ class Packer {
   int64_t unit_bytes() const { return unit_bytes_; }
 
   void Pack(const RowSource& source, int64_t begin, int64_t end, uint8_t* to) const {
+    if (unit_bytes_ == 0) return;  // a share without columns
     const int64_t element = DTypeBytes(weight_.dtype), row_bytes = Columns(weight_) * element;
     const int64_t share_bytes = num_columns_ * element;
     std::vector<uint8_t> buffer((row_bytes + share_bytes) * rows_per_unit_);
