@@ -13,20 +13,10 @@
 #include "runtime/exec/weights.h"
 #include "runtime/plan/reader.h"
 #include "test/e2e/support.h"
+#include "test/sanitizers.h"
 
 // The process's allocator is glibc's, with a counter in front; operator new comes here too. A sanitizer has one of its
 // own, which is left alone.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define QWEN_COUNTS_ALLOCATIONS 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define QWEN_COUNTS_ALLOCATIONS 0
-#endif
-#endif
-#ifndef QWEN_COUNTS_ALLOCATIONS
-#define QWEN_COUNTS_ALLOCATIONS 1
-#endif
-
 namespace {
 std::atomic<bool> counting = false;
 std::atomic<int> allocations = 0;
@@ -35,7 +25,7 @@ std::atomic<int> allocations = 0;
 }
 }  // namespace
 
-#if QWEN_COUNTS_ALLOCATIONS
+#if !QWEN_SANITIZED
 extern "C" {
 void* __libc_malloc(size_t bytes);
 void* __libc_calloc(size_t count, size_t bytes);
@@ -62,7 +52,7 @@ class Allocations : public testing::TestWithParam<std::string> {};
 
 // Goal: at most 10 in 512 tokens, once the first are out.
 TEST_P(Allocations, SteadyTokensTakeNone) {
-  if (!QWEN_COUNTS_ALLOCATIONS) GTEST_SKIP() << "a sanitizer has the allocator";
+  if (QWEN_SANITIZED) GTEST_SKIP() << "a sanitizer has the allocator";
   constexpr int kWarmUp = 16, kSteady = 512, kSequences = 3;
   TempDir temp;
   // The checkpoint's, but for longer texts.

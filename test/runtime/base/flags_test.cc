@@ -11,6 +11,7 @@
 #include "runtime/base/json.h"
 #include "runtime/base/signals.h"
 #include "runtime/base/version.h"
+#include "test/sanitizers.h"
 
 namespace qwen {
 namespace {
@@ -588,9 +589,7 @@ TEST(RunTool, SignalsDecideHowACancelledCommandEnds) {
 }
 
 TEST(RunTool, DebugShowsWhereAnExceptionCameFrom) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "the sanitizer has its own handlers";
-#endif
+  if (QWEN_SANITIZED) GTEST_SKIP() << "the sanitizer has its own handlers";
   auto thrown = [] {
     setenv("TOOL_DEBUG", "1", 1);
     RunTest({"tool", "run", "p"}, [](const Flags&) -> Status { throw std::runtime_error("lost"); });

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "runtime/base/file.h"
+#include "test/sanitizers.h"
 
 namespace qwen {
 namespace {
@@ -117,9 +118,7 @@ TEST_F(SignalsTest, AnIgnoredInterruptStaysIgnored) {
 }
 
 TEST_F(SignalsTest, ACrashSaysWhere) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "the sanitizer has its own handlers";
-#endif
+  if (QWEN_SANITIZED) GTEST_SKIP() << "the sanitizer has its own handlers";
   EXPECT_EXIT((TraceCrashes(), std::abort()), testing::KilledBySignal(SIGABRT),
               "crash: ABRT\n.*signals_test|crash: ABRT\n.*\\[0x");
 }
