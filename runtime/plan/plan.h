@@ -83,12 +83,31 @@ struct Field {
 };
 using Fields = std::vector<Field>;
 
+/// Blocks of a launch in one dimension: ceil(rows * mul / div), at least 1, at most `max`; `rows` is what `count` names,
+/// of the step or of the bucket it is captured for.
+enum class Count : uint8_t { kOne, kRows, kSeqs, kShortSeqs, kLongSeqs };
+struct GridDim {
+  Count count = Count::kOne;
+  int32_t mul = 1, div = 1, max = INT32_MAX;
+  bool operator==(const GridDim&) const = default;
+};
+
+/// How a kernel made of PTX is launched. No threads: built in.
+struct LaunchShape {
+  int32_t threads = 0;       // of a block
+  int32_t shared_bytes = 0;  // dynamic shared memory of a block
+  GridDim grid[3];
+  bool operator==(const LaunchShape&) const = default;
+};
+
 struct Kernel {
   std::string name;    // "linear__k1024_n3584": entry, two underscores, Spec; unique in the plan
   std::string family;  // contracts, section 7
   std::string entry;   // the catalogue's name
-  std::string target;  // "cpu"
+  std::string target;  // "cpu", "sm_89"
   Fields spec;
+  LaunchShape launch;  // of a kernel made of PTX
+  int32_t ptx = -1;    // its blob; -1: built in. The entry point in it has the kernel's name
 };
 
 enum class BufferKind : uint8_t { kArena, kCache, kWeight, kInput, kOutput };
@@ -177,7 +196,7 @@ struct Capacity {
   int32_t max_num_seqs = 16, max_num_batched_tokens = 2048, max_rows = 1, max_logit_rows = 0;
 };
 
-enum class BlobKind : uint8_t { kIr, kConfig, kTokenizer, kTemplate, kGenerationConfig };
+enum class BlobKind : uint8_t { kIr, kConfig, kTokenizer, kTemplate, kGenerationConfig, kPtx };
 
 struct Blob {
   BlobKind kind = BlobKind::kIr;

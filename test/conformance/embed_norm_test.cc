@@ -112,8 +112,8 @@ TEST_P(RmsNormTest, SmallAndLargeRows) {
   ExpectNear(y.Get(40, 20), Values(want.begin() + 40, want.end()), Tolerance(kF, 20), "large");
 }
 
-QWEN_FOR_EVERY_ISA(EmbedTest);
-QWEN_FOR_EVERY_ISA(RmsNormTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(EmbedTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(RmsNormTest);
 
 }  // namespace
 }  // namespace qwen::kernels::conformance

@@ -1,5 +1,7 @@
 #include "test/conformance/harness.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
 
 #include "runtime/kernels/reference/types.h"
@@ -11,7 +13,6 @@ extern const CpuBody kBodies[];
 namespace conformance {
 namespace {
 
-
 constexpr int kGuard = 64;
 constexpr uint8_t kGuardByte = 0xa5;
 
@@ -19,6 +20,11 @@ constexpr uint8_t kGuardByte = 0xa5;
 
 CpuBody BodyOf(const KernelInfo& info, Isa isa) {
   return isa == kAmxEmulated ? amx_emulated::kBodies[&info - Catalog().data()] : FindBody(info.entry, isa);
+}
+
+std::string WhyNot(Isa isa) {
+  if (isa == kCuda) return WhyNoCuda();
+  return isa == kAmxEmulated || IsaSupported(isa) ? "" : fmt::format("this machine has no {}", NameOf(isa));
 }
 
 Values Random::Fill(int64_t count, double scale) {
@@ -129,6 +135,7 @@ void RunDecoded(Isa isa, const BodyCall& run, const plan::Fields& fields, int th
   auto spec = info->decode(fields);
   ASSERT_TRUE(spec.ok()) << run.entry << ": " << spec.status().message();
   ASSERT_EQ(info->num_args(spec->get()), static_cast<int>(run.args.size())) << run.entry;
+  if (isa == kCuda) return RunOnCuda(run, *info, fields, spec->get());
   const Workspace space = info->workspace(spec->get(), run.batch->num_tokens);
   // Scratch full of NaN: what a body has not written it must not read.
   auto aligned = [](std::vector<uint8_t>& bytes) {

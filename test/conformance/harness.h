@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <new>
 #include <random>
 #include <string>
 #include <string_view>
@@ -34,6 +35,27 @@ class Random {
 
  private:
   std::mt19937_64 engine_;
+};
+
+/// Memory of arrays is known by its address: a device that has memory of its own must find out what is behind a pointer.
+void TrackBlock(const void* at, size_t bytes);
+void ForgetBlock(const void* at);
+template <class T>
+struct TrackedAllocator {
+  using value_type = T;
+  TrackedAllocator() = default;
+  template <class U>
+  TrackedAllocator(const TrackedAllocator<U>&) {}
+  T* allocate(size_t count) {
+    T* at = static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64)));
+    TrackBlock(at, count * sizeof(T));
+    return at;
+  }
+  void deallocate(T* at, size_t) {
+    ForgetBlock(at);
+    ::operator delete(at, std::align_val_t(64));
+  }
+  bool operator==(const TrackedAllocator&) const = default;
 };
 
 /// An array of f32, bf16 or i32 with 64 guard bytes behind it, which must survive.
@@ -62,7 +84,7 @@ class Array {
  private:
   DType type_ = DType::kF32;
   int64_t count_ = 0;
-  std::vector<uint8_t> bytes_;
+  std::vector<uint8_t, TrackedAllocator<uint8_t>> bytes_;
 };
 
 /// A matrix in tile16, `values` being its rows; a cube is `experts` of them.
@@ -99,6 +121,9 @@ void RunBody(Isa isa, const BodyCall& run, const Spec& spec, int threads, bool b
   RunDecoded(isa, run, ToFields(spec), threads, backwards);
 }
 inline constexpr int kThreads[] = {1, 2, 3, 7};
+/// The same on a device: `threads` and the order are its own.
+void RunOnCuda(const BodyCall& run, const KernelInfo& info, const plan::Fields& fields, const void* spec);
+std::string WhyNoCuda();
 
 /// ||y - want|| / ||want||; infinite where one of them has a NaN that the other has not.
 double RelativeL2(const Values& y, const Values& want);
@@ -109,8 +134,13 @@ void ExpectNear(const Values& y, const Values& want, double tolerance, const std
 
 /// The AMX bodies with tiles in plain C++, on any machine: not an ISA that the runtime knows.
 inline constexpr Isa kAmxEmulated = static_cast<Isa>(100);
-inline bool CanRun(Isa isa) { return isa == kAmxEmulated || IsaSupported(isa); }
-inline std::string NameOf(Isa isa) { return isa == kAmxEmulated ? "amx_emulated" : std::string(IsaName(isa)); }
+/// The CUDA bodies, through NVRTC, on what QWENRT_CUDA_DRIVER names: the emulator, or a card.
+inline constexpr Isa kCuda = static_cast<Isa>(101);
+/// Empty when `isa` can run here.
+std::string WhyNot(Isa isa);
+inline std::string NameOf(Isa isa) {
+  return isa == kAmxEmulated ? "amx_emulated" : isa == kCuda ? "cuda" : std::string(IsaName(isa));
+}
 
 CpuBody BodyOf(const KernelInfo& info, Isa isa);
 
@@ -118,13 +148,17 @@ CpuBody BodyOf(const KernelInfo& info, Isa isa);
 class IsaTest : public testing::TestWithParam<Isa> {
  protected:
   void SetUp() override {
-    if (!CanRun(GetParam())) GTEST_SKIP() << "this machine has no " << NameOf(GetParam());
+    if (std::string why = WhyNot(GetParam()); !why.empty()) GTEST_SKIP() << why;
   }
 };
 #define QWEN_FOR_EVERY_ISA(Suite)                                                                          \
   INSTANTIATE_TEST_SUITE_P(Isa, Suite,                                                                     \
                            testing::Values(Isa::kBase, Isa::kAvx2, Isa::kAvx512, Isa::kAmx, kAmxEmulated), \
                            [](const auto& info) { return NameOf(info.param); })
+/// The suites whose kernels all have a CUDA body.
+#define QWEN_FOR_EVERY_ISA_AND_CUDA(Suite) \
+  QWEN_FOR_EVERY_ISA(Suite);               \
+  INSTANTIATE_TEST_SUITE_P(Cuda, Suite, testing::Values(kCuda), [](const auto& info) { return NameOf(info.param); })
 
 }  // namespace qwen::kernels::conformance
 
