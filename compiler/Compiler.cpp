@@ -2,6 +2,7 @@
 
 #include "compiler/Compiler.h"
 
+#include "compiler/codegen/CompileKernels.h"
 #include "compiler/emit/EmitPlan.h"
 #include "compiler/import/Import.h"
 #include "compiler/import/Text.h"
@@ -53,21 +54,35 @@ int64_t logitRows(const CompileOptions &options, int64_t maxRows, int64_t vocab)
   return std::min(options.maxNumBatchedTokens, std::max(options.maxNumSeqs * maxRows, cheap));
 }
 
-Status checkTargets(const CompileOptions &options, std::vector<std::string> &warnings) {
+// The targets, and NVRTC where one of them needs it.
+StatusOr<std::vector<std::string>> chooseTargets(const CompileOptions &options, const Nvrtc **nvrtc) {
+  *nvrtc = nullptr;
+  std::vector<std::string> targets;
   for (const std::string &target : options.targets) {
-    if (target == "sm_89")
-      return UnimplementedError("--target=sm_89: this build makes plans for cpu only", "use --target=cpu");
-    if (target != "cpu")
+    if (target != "cpu" && target != "sm_89")
       return InvalidArgumentError(fmt::format("--target={}: is neither cpu nor sm_89", target));
+    if (llvm::is_contained(targets, target))
+      return InvalidArgumentError(fmt::format("--target: {} is there twice", target));
+    targets.push_back(target);
+    if (target == "sm_89") {
+      StatusOr<const Nvrtc *> opened = Nvrtc::open();
+      if (!opened.ok())
+        return Status(opened.status()).Annotate("--target=sm_89");
+      *nvrtc = *opened;
+    }
   }
-  return {};
+  if (targets.empty())
+    targets = {"cpu"};
+  return targets;
 }
 
 } // namespace
 
 StatusOr<CompileResult> compile(const CompileOptions &options) {
   CompileResult result;
-  QWEN_RETURN_IF_ERROR(checkTargets(options, result.warnings));
+  const Nvrtc *nvrtc = nullptr;
+  PipelineOptions pipeline = options.pipeline;
+  QWEN_ASSIGN_OR_RETURN(pipeline.targets, chooseTargets(options, &nvrtc));
 
   MLIRContext context(MLIRContext::Threading::DISABLED); // one order of everything, and no pool to start
   context.loadDialect<func::FuncDialect, model::ModelDialect, ir::kernel::KernelDialect, ir::plan::PlanDialect>();
@@ -103,7 +118,7 @@ StatusOr<CompileResult> compile(const CompileOptions &options) {
   for (int index = 0; index < kNumStages; ++index) {
     Stage stage = static_cast<Stage>(index);
     PassManager manager(&context);
-    addStage(manager, stage, options.pipeline);
+    addStage(manager, stage, pipeline);
     FirstError error(&context);
     if (failed(manager.run(*module))) {
       // A config the importer took and a pass refuses is a model we do not run, unless the check between stages spoke.
@@ -131,6 +146,16 @@ StatusOr<CompileResult> compile(const CompileOptions &options) {
   }
 
   QWEN_ASSIGN_OR_RETURN(result.plan, emitPlan(*module));
+  if (nvrtc) {
+    size_t failed = 0;
+    StatusOr<KernelFigures> figures = compileKernels(
+        result.plan, *nvrtc,
+        {.cacheDir = options.cacheDir, .dumpDir = options.dumpDir.empty() ? "" : options.dumpDir + "/kernels"}, &failed);
+    if (!figures.ok())
+      return figures.status();
+    result.compiledKernels = figures->compiled;
+    result.cachedKernels = figures->cached;
+  }
   constexpr size_t kMaxConfigBytes = 16 << 20; // the importer has read it within its own limit
   QWEN_ASSIGN_OR_RETURN(std::string config, ReadFile(configPath, kMaxConfigBytes));
   result.plan.blobs.push_back({plan::BlobKind::kIr, std::move(bytecode)});

@@ -270,9 +270,14 @@ def SelectKernels : Pass<"select-kernels", "::mlir::ModuleOp"> {
                                                        %o = kernel.dispatch @gdn(...) attributes {kernels = [...],
                                                               args = [...], layouts = [...]} {...}
 
+    An entry means the same on every target, and so do its Spec, its arguments and the layout of its weights. A program is
+    therefore copied for every target behind the first, and only the records differ: one for another target than `cpu`
+    says how it is launched.
+
     Refused, at the op: a weight stored in a form no kernel reads, a region no kernel of its family fits, a Spec beyond
     a kernel's limits.
   }];
+  let options = [ListOption<"targets", "targets", "std::string", "cpu, sm_89; cpu alone where none is named">];
   let dependentDialects = ["::qwen::ir::kernel::KernelDialect"];
 }
 

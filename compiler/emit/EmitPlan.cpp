@@ -60,6 +60,19 @@ plan::Packed packedOf(ir::plan::PackedOp op, int32_t weight) {
   return packed;
 }
 
+plan::LaunchShape launchOf(DictionaryAttr attr) {
+  plan::LaunchShape shape;
+  if (!attr)
+    return shape; // built in
+  shape.threads = int32_t(integer(attr, "threads"));
+  shape.shared_bytes = int32_t(integer(attr, "shared_bytes"));
+  for (auto [name, dim] : llvm::zip(ArrayRef<StringRef>{"x", "y", "z"}, shape.grid)) {
+    ArrayRef<int64_t> numbers = attr.getAs<DenseI64ArrayAttr>(name).asArrayRef();
+    dim = {plan::Count(numbers[0]), int32_t(numbers[1]), int32_t(numbers[2]), int32_t(numbers[3])};
+  }
+  return shape;
+}
+
 plan::Part partOf(StringRef name) {
   return llvm::StringSwitch<plan::Part>(name)
       .Case("short", plan::Part::kShort)
@@ -183,7 +196,6 @@ plan::Weight weightOf(Operation *op) {
 StatusOr<plan::Plan> emitPlan(ModuleOp module) {
   plan::Plan plan;
   plan.producer = "qwenc " QWEN_VERSION;
-  plan.targets = {"cpu"};
   auto tp = module->getAttrOfType<IntegerAttr>("model.tp");
   plan.tp = tp ? int32_t(tp.getInt()) : 1;
 
@@ -221,10 +233,13 @@ StatusOr<plan::Plan> emitPlan(ModuleOp module) {
   for (auto op : module.getOps<kernel::KernelOp>()) {
     kernels[op.getSymName()] = int32_t(plan.kernels.size());
     plan.kernels.push_back({op.getSymName().str(), op.getFamily().str(), op.getEntry().str(), op.getTarget().str(),
-                            passes::fieldsOf(op.getSpec())});
+                            passes::fieldsOf(op.getSpec()), launchOf(op->getAttrOfType<DictionaryAttr>("launch"))});
   }
-  for (auto op : module.getOps<ir::plan::ProgramOp>())
+  for (auto op : module.getOps<ir::plan::ProgramOp>()) {
     plan.programs.push_back(ProgramEmitter(kernels, packed).emit(op));
+    if (!llvm::is_contained(plan.targets, plan.programs.back().target))
+      plan.targets.push_back(plan.programs.back().target);
+  }
   return plan;
 }
 

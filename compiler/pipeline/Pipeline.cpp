@@ -34,7 +34,7 @@ void addStage(PassManager &manager, Stage stage, const PipelineOptions &options)
     passes::buildFusePipeline(manager);
     break;
   case Stage::select:
-    manager.addPass(passes::createSelectKernels());
+    manager.addPass(passes::createSelectKernels({llvm::SmallVector<std::string>(options.targets.begin(), options.targets.end())}));
     break;
   case Stage::memory:
     // Last: only now is it known which buffers there are and what each kernel needs beside them.

@@ -23,6 +23,7 @@ llvm::StringRef stageName(Stage stage);
 struct PipelineOptions {
   int64_t tp = 1;
   std::string moe = "tp";       // tp: every rank holds a part of each expert; ep: whole experts
+  std::vector<std::string> targets = {"cpu"};
   int64_t dropCollective = 0;   // test hook of the shard pass
 };
 

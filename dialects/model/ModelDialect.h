@@ -36,6 +36,7 @@ inline constexpr llvm::StringLiteral kProgramAttr = "model.program"; // step, ve
 inline constexpr llvm::StringLiteral kOutputsAttr = "model.outputs"; // a name per result
 inline constexpr llvm::StringLiteral kInputsAttr = "model.inputs";   // a name per argument
 inline constexpr llvm::StringLiteral kRankAttr = "model.rank";       // set by shard; 0 before
+inline constexpr llvm::StringLiteral kTargetAttr = "model.target";   // set by select: cpu, sm_89
 inline constexpr llvm::StringLiteral kMaxRowsAttr = "model.max_rows";
 /// On the module, set by shard: how many ranks its programs are written for.
 inline constexpr llvm::StringLiteral kRanksAttr = "model.tp";

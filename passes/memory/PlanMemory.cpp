@@ -15,7 +15,7 @@
 #include "passes/select/Bind.h"
 #include "passes/select/SpecAttr.h"
 
-#include "runtime/kernels/catalog.h"
+#include "runtime/kernels/cuda/cuda_catalog.h"
 #include "runtime/plan/layout.h"
 
 #include "mlir/IR/Builders.h"
@@ -76,6 +76,7 @@ public:
   FailureOr<ir::plan::ProgramOp> run();
 
 private:
+  StringRef target() { return program->getAttrOfType<StringAttr>(model::kTargetAttr).getValue(); }
   LogicalResult draftSteps();
   void draftBuffers();
   void markRows(kernel::DispatchOp dispatch);
@@ -152,6 +153,13 @@ LogicalResult ProgramPlanner::draftSteps() {
         return dispatch.emitOpError("kernel record ") << symbol << ": " << spec.status().message(),
                WalkResult::interrupt();
       kernels::Workspace space = info->workspace(spec->get(), int(capacity.tokens));
+      if (target() != "cpu") {
+        // The arena space is the family's on every target, the rest is the device's.
+        kernels::CudaWorkspace device =
+            kernels::FindCudaKernel(info->entry)->workspace(spec->get(), int(capacity.tokens));
+        space.scratch = device.scratch;
+        space.shared = device.shared;
+      }
       workspaces.push_back(space);
       scratchBytes = std::max(scratchBytes, space.scratch);
       sharedBytes = std::max(sharedBytes, space.shared);
@@ -313,8 +321,8 @@ FailureOr<ir::plan::ProgramOp> ProgramPlanner::run() {
   int64_t rank = program->getAttrOfType<IntegerAttr>(model::kRankAttr).getInt();
   StringRef name = program->getAttrOfType<StringAttr>(model::kProgramAttr).getValue();
   OpBuilder builder(program);
-  auto op = ir::plan::ProgramOp::create(builder, program.getLoc(), (name + "__cpu_r" + Twine(rank)).str(), name, "cpu",
-                                    rank, packing.bytes);
+  auto op = ir::plan::ProgramOp::create(builder, program.getLoc(), (name + "__" + target() + "_r" + Twine(rank)).str(),
+                                          name, target(), rank, packing.bytes);
   auto set = [&](StringRef key, int64_t value) { op->setAttr(key, builder.getI64IntegerAttr(value)); };
   set("max_rows", program->getAttrOfType<IntegerAttr>(model::kMaxRowsAttr).getInt());
   set("scratch_bytes", scratchBytes);
@@ -420,7 +428,11 @@ struct PlanMemory : impl::PlanMemoryBase<PlanMemory> {
     Builder builder(&getContext());
     SmallVector<Attribute> states;
     for (auto &[rank, programs] : byRank) {
-      plan::State state = layoutStates(programs, limit("max_rows"));
+      // Every target has the same programs, and keeps the same state.
+      auto target = programs.front()->getAttr(model::kTargetAttr);
+      auto once = llvm::filter_to_vector(
+          programs, [&](func::FuncOp program) { return program->getAttr(model::kTargetAttr) == target; });
+      plan::State state = layoutStates(once, limit("max_rows"));
       states.push_back(stateAttr(builder, state));
       for (func::FuncOp program : programs) {
         ProgramPlanner planner(program, capacity, state, symbols, packed, top);

@@ -9,7 +9,7 @@
 #include "passes/select/Bind.h"
 #include "passes/select/SpecAttr.h"
 
-#include "runtime/kernels/catalog.h"
+#include "runtime/kernels/cuda/cuda_catalog.h"
 
 #include "mlir/IR/Builders.h"
 #include "llvm/ADT/MapVector.h"
@@ -83,14 +83,27 @@ bool embeddingIsTied(ModuleOp module) {
 
 namespace {
 
+// {threads = 256, shared_bytes = 0, x = [count, mul, div, max], ...}
+DictionaryAttr launchAttr(Builder &builder, const plan::LaunchShape &shape) {
+  NamedAttrList entries;
+  entries.set("threads", builder.getI64IntegerAttr(shape.threads));
+  entries.set("shared_bytes", builder.getI64IntegerAttr(shape.shared_bytes));
+  for (auto [name, dim] : llvm::zip(ArrayRef<StringRef>{"x", "y", "z"}, shape.grid))
+    entries.set(name, builder.getDenseI64ArrayAttr({int64_t(dim.count), dim.mul, dim.div, dim.max}));
+  return entries.getDictionary(builder.getContext());
+}
+
 struct SelectKernels : impl::SelectKernelsBase<SelectKernels> {
+  using Base::Base;
+
   void runOnOperation() override {
     ModuleOp module = getOperation();
     if (failed(refuseSchemes(module)))
       return signalPassFailure();
+    copyPrograms(module);
     bool tied = embeddingIsTied(module);
     Builder builder(&getContext());
-    llvm::MapVector<std::pair<StringAttr, Attribute>, kernel::KernelOp> records;
+    llvm::MapVector<std::tuple<StringAttr, StringAttr, Attribute>, kernel::KernelOp> records; // target, entry, Spec
     llvm::StringMap<int> names;
     OpBuilder top = OpBuilder::atBlockBegin(module.getBody());
 
@@ -107,14 +120,19 @@ struct SelectKernels : impl::SelectKernelsBase<SelectKernels> {
           return dispatch.emitOpError("kernel ") << bound.entry << " does not take this Spec: "
                                                  << spec.status().message(),
                  WalkResult::interrupt();
+        auto target = dispatch->getParentOp()->getAttrOfType<StringAttr>(model::kTargetAttr);
         DictionaryAttr spec = dictionaryOf(builder, bound.spec);
-        auto [entry, inserted] = records.insert({{builder.getStringAttr(bound.entry), spec}, kernel::KernelOp()});
+        auto [entry, inserted] = records.insert({{target, builder.getStringAttr(bound.entry), spec}, kernel::KernelOp()});
         if (inserted) {
           std::string name = bound.entry + "__" + bound.label;
+          if (target != "cpu")
+            name += "_" + target.str();
           if (int &count = names[name]; ++count > 1)
             name += "_v" + std::to_string(count); // Specs that differ in what the label leaves out
-          entry->second = kernel::KernelOp::create(top, dispatch.getLoc(), name, info->family, bound.entry, "cpu",
+          entry->second = kernel::KernelOp::create(top, dispatch.getLoc(), name, info->family, bound.entry, target,
                                                    partName(info->part), spec);
+          if (target != "cpu" && failed(addLaunch(dispatch, entry->second, bound, *info)))
+            return WalkResult::interrupt();
         }
         kernels.push_back(FlatSymbolRefAttr::get(entry->second.getSymNameAttr()));
         args.push_back(builder.getDenseI32ArrayAttr(bound.args));
@@ -130,13 +148,46 @@ struct SelectKernels : impl::SelectKernelsBase<SelectKernels> {
       signalPassFailure();
   }
 
+  // Every program for every target, one target after the other: the first one's come first in the plan.
+  void copyPrograms(ModuleOp module) {
+    Builder builder(&getContext());
+    auto programs = llvm::to_vector(module.getOps<func::FuncOp>());
+    const std::string first = targets.empty() ? "cpu" : *targets.begin();
+    for (func::FuncOp program : programs)
+      program->setAttr(model::kTargetAttr, builder.getStringAttr(first));
+    for (const std::string &target : targets) {
+      if (target == first)
+        continue;
+      for (func::FuncOp program : programs) {
+        func::FuncOp copy = program.clone();
+        copy.setSymName((program.getSymName() + "__" + target).str());
+        copy->setAttr(model::kTargetAttr, builder.getStringAttr(target));
+        module.push_back(copy);
+      }
+    }
+  }
+
+  LogicalResult addLaunch(kernel::DispatchOp dispatch, kernel::KernelOp record, const BoundKernel &bound,
+                          const kernels::KernelInfo &info) {
+    const kernels::CudaKernelInfo *cuda = kernels::FindCudaKernel(bound.entry);
+    if (!cuda)
+      return dispatch.emitOpError("kernel ") << bound.entry << " has no body for " << record.getTarget();
+    kernels::SpecPtr spec = *info.decode(bound.spec); // decoded once before
+    if (Status status = cuda->check(spec.get()); !status.ok())
+      return dispatch.emitOpError("kernel ") << bound.entry << " for " << record.getTarget()
+                                             << " does not take this Spec: " << status.message();
+    Builder builder(&getContext());
+    record->setAttr("launch", launchAttr(builder, cuda->shape(spec.get())));
+    return success();
+  }
+
   // Says it before any dispatch is looked at: the user's trouble is the checkpoint's format, not one matrix.
   LogicalResult refuseSchemes(ModuleOp module) {
     for (auto param : module.getOps<model::ParamOp>()) {
       auto type = cast<RankedTensorType>(param.getType());
       if (auto scheme = dyn_cast_or_null<model::SchemeAttr>(type.getEncoding())) {
         auto diagnostic = emitError(param.getLoc()) << "weight " << param.getSymName() << " is stored as "
-                                                    << scheme.getFormat() << ", which no cpu kernel reads yet";
+                                                    << scheme.getFormat() << ", which no kernel reads yet";
         diagnostic.attachNote() << "use the checkpoint in bf16, before quantisation";
         return diagnostic;
       }

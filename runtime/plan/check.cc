@@ -29,6 +29,8 @@ constexpr int32_t kMaxCapacity = 1 << 24;
 constexpr int32_t kMaxRows = 1024;  // rows of a short sequence
 constexpr int64_t kMaxExperts = 1 << 16;
 constexpr int32_t kMaxHeads = 1 << 16, kMaxHeadDim = 1 << 16;
+// Of any device there is; the driver knows its own.
+constexpr int32_t kMaxBlockThreads = 1024, kMaxBlockSharedBytes = 1 << 20;
 
 template <class... Args>
 Status Fail(fmt::format_string<Args...> format, Args&&... args) {
@@ -88,12 +90,34 @@ Status CheckModel(const Plan& plan) {
   }
   std::set<BlobKind> blobs;
   for (const Blob& blob : plan.blobs)
-    if (!blobs.insert(blob.kind).second) return Fail("blobs: kind {} is there twice", static_cast<int>(blob.kind));
+    if (blob.kind != BlobKind::kPtx && !blobs.insert(blob.kind).second) return Fail("blobs: kind {} is there twice", static_cast<int>(blob.kind));
   return Status();
+}
+
+// A kernel is built in and says nothing of a launch, or has PTX of its own and says how it is launched.
+Status CheckLaunch(const Plan& plan, const Kernel& kernel, std::vector<bool>* used) {
+  if (kernel.ptx == -1) {
+    if (kernel.launch == LaunchShape{}) return {};
+    return Fail("kernels: {} is built in, but says how it is launched", kernel.name);
+  }
+  QWEN_RETURN_IF_ERROR(CheckRange(kernel.ptx, 0, static_cast<int64_t>(plan.blobs.size()) - 1, "kernels", "a blob of PTX"));
+  if (plan.blobs[kernel.ptx].kind != BlobKind::kPtx)
+    return Fail("kernels: {} has blob {} for PTX, which is of kind {}", kernel.name, kernel.ptx,
+                static_cast<int>(plan.blobs[kernel.ptx].kind));
+  if ((*used)[kernel.ptx]) return Fail("kernels: {} shares blob {} with another", kernel.name, kernel.ptx);
+  (*used)[kernel.ptx] = true;
+  QWEN_RETURN_IF_ERROR(CheckRange(kernel.launch.threads, 1, kMaxBlockThreads, "kernels", "threads of a block"));
+  QWEN_RETURN_IF_ERROR(
+      CheckRange(kernel.launch.shared_bytes, 0, kMaxBlockSharedBytes, "kernels", "shared_bytes of a block"));
+  for (const GridDim& dim : kernel.launch.grid)
+    for (int64_t value : {dim.mul, dim.div, dim.max})
+      QWEN_RETURN_IF_ERROR(CheckRange(value, 1, kMaxInt32, "kernels", "a number of a grid"));
+  return {};
 }
 
 Status CheckKernels(const Plan& plan) {
   std::unordered_set<std::string_view> names;
+  std::vector<bool> used(plan.blobs.size());
   for (size_t i = 0; i < plan.kernels.size(); ++i) {
     const Kernel& kernel = plan.kernels[i];
     QWEN_RETURN_IF_ERROR(CheckName(kernel.name, "kernels", "a kernel"));
@@ -102,6 +126,7 @@ Status CheckKernels(const Plan& plan) {
     if (!names.insert(kernel.name).second) return Fail("kernels: {} is there twice", kernel.name);
     if (std::find(plan.targets.begin(), plan.targets.end(), kernel.target) == plan.targets.end())
       return Fail("kernels: {} is for target {:?}, which the plan does not have", kernel.name, kernel.target);
+    QWEN_RETURN_IF_ERROR(CheckLaunch(plan, kernel, &used));
     for (const Field& field : kernel.spec) {
       QWEN_RETURN_IF_ERROR(CheckName(field.name, "kernels", "a field"));
       using Kind = Field::Kind;
@@ -115,6 +140,8 @@ Status CheckKernels(const Plan& plan) {
         if (!std::isfinite(real_value)) return Fail("kernels: field {} of {} is not finite", field.name, kernel.name);
     }
   }
+  for (size_t i = 0; i < plan.blobs.size(); ++i)
+    if (plan.blobs[i].kind == BlobKind::kPtx && !used[i]) return Fail("blobs: blob {} is PTX of no kernel", i);
   return Status();
 }
 

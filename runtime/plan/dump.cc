@@ -24,7 +24,8 @@ constexpr std::string_view kLayoutNames[] = {"rows", "vector", "tile16"};
 constexpr std::string_view kBufferNames[] = {"arena", "cache", "weight", "input", "output"};
 constexpr std::string_view kStepNames[] = {"launch", "collective"};
 constexpr std::string_view kPartNames[] = {"all", "short", "long", "logit_rows"};
-constexpr std::string_view kBlobNames[] = {"ir", "config", "tokenizer", "template", "generation_config"};
+constexpr std::string_view kBlobNames[] = {"ir", "config", "tokenizer", "template", "generation_config", "ptx"};
+constexpr std::string_view kCountNames[] = {"one", "rows", "seqs", "short_seqs", "long_seqs"};
 
 template <class Enum, size_t N>
 std::string Name(const std::string_view (&names)[N], Enum value) {
@@ -126,7 +127,16 @@ OrderedJson SpecJson(const Fields& fields) {
 }
 
 OrderedJson ToJson(const Kernel& k) {
-  return {{"name", k.name}, {"family", k.family}, {"entry", k.entry}, {"target", k.target}, {"spec", SpecJson(k.spec)}};
+  OrderedJson json = {
+      {"name", k.name}, {"family", k.family}, {"entry", k.entry}, {"target", k.target}, {"spec", SpecJson(k.spec)}};
+  if (k.ptx < 0) return json;
+  json["ptx"] = k.ptx;
+  json["threads"] = k.launch.threads;
+  json["shared_bytes"] = k.launch.shared_bytes;
+  for (const GridDim& dim : k.launch.grid)
+    json["grid"].push_back(
+        {{"count", Name(kCountNames, dim.count)}, {"mul", dim.mul}, {"div", dim.div}, {"max", dim.max}});
+  return json;
 }
 
 OrderedJson ToJson(const Piece& p) {

@@ -74,7 +74,7 @@ RankMemory OfRank(const Plan& plan, const std::string& target, int32_t rank, int
     const int64_t channels = 2LL * layer.key_heads * layer.key_dim + int64_t{layer.value_heads} * layer.value_dim;
     snapshot += Bytes(base) + Bytes(channels) * ((layer.width - 1) * DTypeBytes(layer.dtype));
   }
-  m.workspace_bytes = (Bytes(RoundUp(scratch, kScratchAlign)) * threads + shared + folded).value();
+  m.workspace_bytes = (Bytes(RoundUp(scratch, kScratchAlign)) * (target == "cpu" ? threads : 1) + shared + folded).value();
   m.page_bytes = state.page_bytes;
   m.slot_bytes = state.slot_bytes;
   m.base_bytes = state.base_bytes;

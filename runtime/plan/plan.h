@@ -13,7 +13,7 @@
 
 namespace qwen::plan {
 
-inline constexpr uint32_t kPlanVersion = 1;
+inline constexpr uint32_t kPlanVersion = 2;
 inline constexpr int kPageTokens = 32;   // tokens of one KV page
 inline constexpr int kStateAlign = 64;   // chunk borders and reproducible snapshots count in multiples of it
 inline constexpr int kAlignment = 64;    // of arena buffers, blobs, layers inside a page or a slot

@@ -26,7 +26,8 @@ static_assert(static_cast<int>(fb::FieldKind::MAX) == static_cast<int>(Field::Ki
 static_assert(static_cast<int>(fb::BufferKind::MAX) == static_cast<int>(BufferKind::kOutput));
 static_assert(static_cast<int>(fb::StepKind::MAX) == static_cast<int>(StepKind::kCollective));
 static_assert(static_cast<int>(fb::Part::MAX) == static_cast<int>(Part::kLogitRows));
-static_assert(static_cast<int>(fb::BlobKind::MAX) == static_cast<int>(BlobKind::kGenerationConfig));
+static_assert(static_cast<int>(fb::BlobKind::MAX) == static_cast<int>(BlobKind::kPtx));
+static_assert(static_cast<int>(fb::Count::MAX) == static_cast<int>(Count::kLongSeqs));
 
 /// Copies the root into plain values. The first failure sticks; what is returned after it is thrown away.
 ///
@@ -37,6 +38,11 @@ class Decoder {
   explicit Decoder(uint64_t budget) : root_bytes_(budget), budget_(budget) {}
 
   const Status& status() const { return status_; }
+
+  /// The first one sticks.
+  void Fail(std::string message) {
+    if (status_.ok()) status_ = DataLossError(std::move(message));
+  }
 
   template <class To, class From>
   To Enum(From value, const char* section, const char* what) {
@@ -85,9 +91,6 @@ class Decoder {
     }
     budget_ -= bytes;
     return true;
-  }
-  void Fail(std::string message) {
-    if (status_.ok()) status_ = DataLossError(std::move(message));
   }
 
   uint64_t root_bytes_, budget_;
@@ -159,6 +162,18 @@ Kernel Decode(Decoder& d, const fb::Kernel* kernel) {
     f.reals = d.Plain(field->reals());
     return f;
   });
+  out.ptx = kernel->ptx();
+  out.launch.threads = kernel->threads();
+  out.launch.shared_bytes = kernel->shared_bytes();
+  const std::vector<fb::GridDim> grid = d.Plain(kernel->grid());
+  if (grid.size() != std::size(out.launch.grid))
+    d.Fail(fmt::format("section kernels: {} has a grid of {} dimensions, want {}", out.name, grid.size(),
+                       std::size(out.launch.grid)));
+  for (size_t i = 0; i < grid.size() && i < std::size(out.launch.grid); ++i)
+    out.launch.grid[i] = {.count = d.Enum<Count>(grid[i].count(), "kernels", "what a grid counts"),
+                          .mul = grid[i].mul(),
+                          .div = grid[i].div(),
+                          .max = grid[i].max()};
   return out;
 }
 

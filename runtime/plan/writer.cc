@@ -80,7 +80,11 @@ Offset<fb::Kernel> Encode(FlatBufferBuilder& b, const Kernel& kernel) {
     auto reals = b.CreateVector(field.reals);
     return fb::CreateField(b, field_name, static_cast<fb::FieldKind>(field.kind), ints, reals);
   });
-  return fb::CreateKernel(b, name, family, entry, target, spec);
+  std::vector<fb::GridDim> grid;
+  for (const GridDim& dim : kernel.launch.grid)
+    grid.emplace_back(static_cast<fb::Count>(dim.count), dim.mul, dim.div, dim.max);
+  return fb::CreateKernel(b, name, family, entry, target, spec, kernel.ptx, kernel.launch.threads,
+                          kernel.launch.shared_bytes, b.CreateVectorOfStructs(grid));
 }
 
 Offset<fb::Buffer> Encode(FlatBufferBuilder& b, const Buffer& buffer) {

@@ -77,10 +77,10 @@ TEST(PlanCorrupt, SpoiledRootsAreRefusedOrWhole) {
 
 TEST(PlanCorrupt, OtherVersion) {
   std::vector<uint8_t> file = EncodeUnchecked(MakeTestPlan());
-  file[8] = 2;
+  file[8] = 3;
   const Status status = Read(file);
   EXPECT_EQ(status.ExitCode(), 4);
-  EXPECT_EQ(status.message(), "p: is a plan of version 2, this build reads version 1");
+  EXPECT_EQ(status.message(), "p: is a plan of version 3, this build reads version 2");
   EXPECT_FALSE(status.hint().empty());
 }
 
@@ -97,7 +97,7 @@ TEST(PlanCorrupt, Headers) {
     return status.message();
   };
   const std::string size = std::to_string(file.size());
-  EXPECT_EQ(with([](FileHeader& h) { h.flags = 5; }), "p, section header: flags are 0x5, version 1 has none");
+  EXPECT_EQ(with([](FileHeader& h) { h.flags = 5; }), "p, section header: flags are 0x5, version 2 has none");
   EXPECT_EQ(with([](FileHeader& h) { h.root_offset = 128; }), "p, section header: the root is at byte 128, want 64");
   EXPECT_EQ(with([](FileHeader& h) { h.file_bytes = uint64_t{1} << 63; }),
             "p, section header: the file has " + size + " bytes, want 9223372036854775808");
@@ -136,7 +136,7 @@ TEST(PlanCorrupt, Blobs) {
       with(1, [&](fb::Blob& b) { b.mutate_bytes(1); }),
       "p, section blobs: the last one ends at byte " + std::to_string(file.size() - 1) + ", but the file has " + size);
   EXPECT_EQ(with(1, [&](fb::Blob& b) { b.mutate_kind(fb::BlobKind(9)); }),
-            "p, section blobs: a kind is 9, the last one known is 4");
+            "p, section blobs: a kind is 9, the last one known is 5");
   std::vector<uint8_t> spoiled = file;
   spoiled[file.size() - 2] ^= 1;
   EXPECT_EQ(Read(spoiled).message().rfind("p, section blobs: blob 1 has checksum ", 0), 0u);
@@ -377,6 +377,38 @@ TEST(PlanCorrupt, HostileValues) {
   }
 }
 
+TEST(PlanCorrupt, PtxBelongsToOneKernel) {
+  const Hostile cases[] = {
+      {"kernels: a blob of PTX is 3, want 0 to 2", [](Plan& p) { p.kernels.back().ptx = 3; }},
+      {"kernels: a blob of PTX is -2, want 0 to 2", [](Plan& p) { p.kernels.back().ptx = -2; }},
+      {"kernels: add_rms_norm__c64_sm_89 has blob 1 for PTX, which is of kind 1",
+       [](Plan& p) { p.kernels.back().ptx = 1; }},
+      {"kernels: add_rms_norm__c64_sm_89 is built in, but says how it is launched",
+       [](Plan& p) { p.kernels.back().ptx = -1; }},
+      {"kernels: again shares blob 2 with another",
+       [](Plan& p) {
+         p.kernels.push_back(p.kernels.back());
+         p.kernels.back().name = "again";
+       }},
+      {"blobs: blob 2 is PTX of no kernel", [](Plan& p) { p.kernels.pop_back(); }},
+      {"kernels: threads of a block is 1025, want 1 to 1024", [](Plan& p) { p.kernels.back().launch.threads = 1025; }},
+      {"kernels: shared_bytes of a block is -1, want 0 to 1048576",
+       [](Plan& p) { p.kernels.back().launch.shared_bytes = -1; }},
+      {"kernels: a number of a grid is 0, want 1 to 2147483647",
+       [](Plan& p) { p.kernels.back().launch.grid[2].div = 0; }},
+      {"kernels: what a grid counts is 9, the last one known is 4",
+       [](Plan& p) { p.kernels.back().launch.grid[0].count = Count(9); }},
+  };
+  for (const Hostile& hostile : cases) {
+    Plan plan = MakeTestPlan();
+    AddPtxKernel(plan);
+    hostile.change(plan);
+    const Status status = Read(EncodeUnchecked(plan));
+    EXPECT_EQ(status.message(), "p, section " + hostile.message);
+    EXPECT_EQ(status.ExitCode(), 3) << hostile.message;
+  }
+}
+
 TEST(PlanCorrupt, RanksMustMatch) {
   auto message = [](const std::function<void(Plan&)>& change) {
     Plan plan = MakeTestPlan(2);
@@ -446,8 +478,10 @@ TEST(PlanCorrupt, SharedStringsDoNotUnfold) {
   FlatBufferBuilder b;
   auto text = b.CreateString(std::string(1 << 20, 'x'));
   auto spec = b.CreateVector(std::vector<Offset<fb::Field>>());
+  auto grid = b.CreateVectorOfStructs(std::vector<fb::GridDim>(3));
   std::vector<Offset<fb::Kernel>> kernels;
-  for (int i = 0; i < 10000; ++i) kernels.push_back(fb::CreateKernel(b, text, text, text, text, spec));
+  for (int i = 0; i < 10000; ++i)
+    kernels.push_back(fb::CreateKernel(b, text, text, text, text, spec, -1, 0, 0, grid));
   const std::vector<uint8_t> file = RootWith(b, kernels, {});
   EXPECT_EQ(Read(file, kNoSums).message(), "p, section root: its strings and lists unfold to more than its " +
                                                std::to_string(file.size() - kRootOffset) + " bytes");

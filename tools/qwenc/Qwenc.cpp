@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "compiler/Compiler.h"
+#include "compiler/codegen/PtxCache.h"
 #include "compiler/verify/Verify.h"
 #include "runtime/base/file.h"
 #include "runtime/base/flags.h"
@@ -80,6 +81,7 @@ Status runCompile(const Flags &flags) {
   if (flags.HasValue("max-rows"))
     options.maxRows = flags.Int("max-rows");
   options.dumpDir = flags.Text("dump-ir");
+  options.cacheDir = flags.Given("cache-dir") ? flags.Text("cache-dir") : PtxCache::defaultFolder();
   if (flags.HasValue("stop-after"))
     for (int stage = 0; stage < kNumStages; ++stage)
       if (flags.Choice("stop-after") == stageName(Stage(stage)))

@@ -44,7 +44,8 @@ class PlanFile : public testing::Test {
 
 TEST_F(PlanFile, RoundTripKeepsEverything) {
   for (int tp : {1, 2, 3, 8}) {
-    const Plan plan = MakeTestPlan(tp);
+    Plan plan = MakeTestPlan(tp);
+    AddPtxKernel(plan);
     const std::vector<uint8_t> bytes = Serialize(plan);
     StatusOr<Plan> read = ParsePlan(bytes, "p");
     ASSERT_TRUE(read.ok()) << read.status().message();
@@ -74,7 +75,7 @@ TEST_F(PlanFile, LayoutIsAsFormatSays) {
   FileHeader header;
   std::memcpy(&header, bytes.data(), sizeof(header));
   EXPECT_EQ(std::string(header.magic, 8), "QWENPLAN");
-  EXPECT_EQ(header.version, 1u);
+  EXPECT_EQ(header.version, 2u);
   EXPECT_EQ(header.flags, 0u);
   EXPECT_EQ(header.file_bytes, bytes.size());
   EXPECT_EQ(header.root_offset, 64u);

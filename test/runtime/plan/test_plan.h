@@ -239,6 +239,18 @@ class TestPlan {
 
 inline Plan MakeTestPlan(int tp = 1) { return TestPlan(tp).plan; }
 
+/// A kernel for another target that brings its own text; no step runs it.
+inline void AddPtxKernel(Plan& plan) {
+  plan.targets.push_back("sm_89");
+  plan.kernels.push_back({.name = "add_rms_norm__c64_sm_89",
+                          .family = "rms_norm",
+                          .entry = "add_rms_norm",
+                          .target = "sm_89",
+                          .launch = {.threads = 64, .shared_bytes = 256, .grid = {{Count::kRows, 2, 3, 128}}},
+                          .ptx = static_cast<int32_t>(plan.blobs.size())});
+  plan.blobs.push_back({BlobKind::kPtx, {'.', 'v'}});
+}
+
 }  // namespace qwen::plan
 
 #endif  // QWEN_TEST_RUNTIME_PLAN_TEST_PLAN_H_
