@@ -293,7 +293,7 @@ TEST_P(AttentionTest, ABatchHasTheBitsOfItsSequencesAlone) {
   b.Feed(17, true);
   const Values a_rows = (a.o.clear(), a.Feed(2, false), a.o), b_rows = (b.o.clear(), b.Feed(20, true), b.o);
   a.position -= 2, b.position -= 20;
-  for (int threads : kThreads) {
+  for (int threads : ThreadsOf(GetParam())) {
     // Both in one pool: b's pages behind a's.
     std::vector<uint8_t> pool = a.pool;
     pool.insert(pool.end(), b.pool.begin(), b.pool.end());

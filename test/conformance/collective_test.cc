@@ -40,7 +40,7 @@ TEST_P(AllReduceTest, EveryRankHasTheOraclesSum) {
               Batch batch = Batch::OfRows(tokens);
               BatchView view = batch.View();
               for (int rank = 0; rank < ranks; ++rank)
-                for (int threads : kThreads) {
+                for (int threads : ThreadsOf(GetParam())) {
                   Array out(type, count), normed(type, norm ? count : 0);
                   RunBody(GetParam(),
                           {.entry = "all_reduce",
@@ -93,7 +93,7 @@ TEST_P(AllGatherTest, JoinsRaggedShares) {
   for (int r = 0; r < 4; ++r) parts.emplace_back(kF, random.Fill(3LL * s.counts[r]));
   for (Array& part : parts) peers.push_back(part.data());
   peers[1] = nullptr;
-  for (int threads : kThreads) {
+  for (int threads : ThreadsOf(GetParam())) {
     Array y(kF, 3 * 106);
     RunBody(GetParam(),
             {.entry = "all_gather", .args = {parts[2].data(), y.data()}, .batch = &view, .peers = peers, .rank = 2}, s,

@@ -25,7 +25,7 @@ class ElementwiseTest : public IsaTest {
   std::vector<Array> RunAll(const ElementwiseSpec& s, std::vector<Array>& in, const Batch& batch,
                             std::vector<int64_t> rows) {
     std::vector<Array> first;
-    for (int threads : kThreads) {
+    for (int threads : ThreadsOf(GetParam())) {
       std::vector<Array> out;
       for (int o = 0; o < s.outputs; ++o) out.emplace_back(s.out_type[o], rows[o] * s.out_channels[o]);
       BatchView view = batch.View();

@@ -32,7 +32,7 @@ TEST_P(EmbedTest, GathersRowsPlainAndTiled) {
             reference::Weight weight{rows.data(), w_type == kB ? reference::Type::kBf16 : reference::Type::kF32, 37,
                                      hidden};
             reference::Embed(batch.token_ids.data(), weight, want.data(), tokens);
-            for (int threads : kThreads) {
+            for (int threads : ThreadsOf(GetParam())) {
               Array y(y_type, 1LL * tokens * hidden);
               RunBody(GetParam(), {.entry = "embed_rows", .args = {table.data(), y.data()}, .batch = &view}, s,
                       threads);
@@ -64,7 +64,7 @@ TEST_P(RmsNormTest, AgreesWithTheOracle) {
             }
             reference::RmsNorm(sum.data(), w.Get().data(), want.data(), tokens, channels, s.eps, reference::Type::kF32);
             Array first_sum, first_y;
-            for (int threads : kThreads) {
+            for (int threads : ThreadsOf(GetParam())) {
               Batch batch = Batch::OfRows(tokens);
               BatchView view = batch.View();
               Array y(type, 1LL * tokens * channels), out_sum(type, add ? 1LL * tokens * channels : 0);

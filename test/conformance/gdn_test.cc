@@ -242,7 +242,7 @@ TEST_P(GdnTest, ABatchOfBothPartsTouchesItsOwnSlotsOnly) {
   // Slot 1 in the short part at position 20, a padding row, slot 0 in the long part from its start.
   Sequence s(m, GetParam());
   s.Feed(20, true, true, 20);
-  for (int threads : kThreads) {
+  for (int threads : ThreadsOf(GetParam())) {
     Pool pool = s.pool;
     Batch batch;
     batch.Add(3, 20, 1, 0, 0, false);

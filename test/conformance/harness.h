@@ -120,7 +120,6 @@ template <class Spec>
 void RunBody(Isa isa, const BodyCall& run, const Spec& spec, int threads, bool backwards) {
   RunDecoded(isa, run, ToFields(spec), threads, backwards);
 }
-inline constexpr int kThreads[] = {1, 2, 3, 7};
 /// The same on a device: `threads` and the order are its own.
 void RunOnCuda(const BodyCall& run, const KernelInfo& info, const plan::Fields& fields, const void* spec);
 std::string WhyNoCuda();
@@ -141,6 +140,8 @@ std::string WhyNot(Isa isa);
 inline std::string NameOf(Isa isa) {
   return isa == kAmxEmulated ? "amx_emulated" : isa == kCuda ? "cuda" : std::string(IsaName(isa));
 }
+/// The numbers of threads a body is run on. How a device divides a kernel is not the table's to choose.
+inline std::vector<int> ThreadsOf(Isa isa) { return isa == kCuda ? std::vector{1} : std::vector{1, 2, 3, 7}; }
 
 CpuBody BodyOf(const KernelInfo& info, Isa isa);
 

@@ -146,7 +146,7 @@ TEST_P(LinearTest, AgreesWithTheOracleOnEveryNumberOfThreads) {
       std::vector<Values> want = Want(s, in, tokens);
       for (int o = 0; o < s.results(); ++o)
         ExpectNear(y[o].Get(), want[o], Tolerance(s.y_type[o], s.k), fmt::format("result {}", o));
-      for (int threads : kThreads) {
+      for (int threads : ThreadsOf(GetParam())) {
         EXPECT_TRUE(RunLinear(GetParam(), s, in, tokens, threads) == y) << threads << " threads";
         EXPECT_TRUE(RunLinear(GetParam(), s, in, tokens, threads, true) == y) << threads << " threads, backwards";
       }
@@ -193,7 +193,7 @@ TEST_P(LinearTest, NanStaysInItsRow) {
     }
 }
 
-QWEN_FOR_EVERY_ISA(LinearTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(LinearTest);
 
 }  // namespace
 }  // namespace qwen::kernels::conformance

@@ -56,7 +56,7 @@ TEST_P(LmHeadTest, AgreesWithTheOracle) {
                   {weight.data(), w_type == kB ? reference::Type::kBf16 : reference::Type::kF32, vocab, hidden},
                   want.data(), wanted);
               Array first;
-              for (int threads : kThreads) {
+              for (int threads : ThreadsOf(GetParam())) {
                 Array logits(kF, 1LL * wanted * vocab);
                 RunBody(GetParam(),
                         {.entry = "lm_head",
@@ -147,7 +147,7 @@ TEST_P(SampleTest, DrawsWhatTheOracleDraws) {
                 reference::Sample(logits.Get(1LL * n * vocab, vocab).data(), vocab, Same(batch.sample[n]), position);
     }
     EXPECT_EQ(differ, 0) << set.name;
-    for (int threads : kThreads) EXPECT_EQ(Draw(GetParam(), batch, logits, vocab, threads), next) << set.name;
+    for (int threads : ThreadsOf(GetParam())) EXPECT_EQ(Draw(GetParam(), batch, logits, vocab, threads), next) << set.name;
   }
 }
 
@@ -198,7 +198,7 @@ TEST_P(SampleTest, DrawsFollowTheDistribution) {
   EXPECT_LT(chi, 24.3) << "7 degrees of freedom, p = 0.001";
 }
 
-QWEN_FOR_EVERY_ISA(LmHeadTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(LmHeadTest);
 QWEN_FOR_EVERY_ISA(SampleTest);
 
 }  // namespace

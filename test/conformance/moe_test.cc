@@ -68,7 +68,7 @@ TEST_P(RouterTest, AgreesWithTheOracle) {
       Array w(c.w, random.Fill(1LL * c.experts * c.hidden, 3 / std::sqrt(c.hidden)));
       Array tiled = Tile16(c.w, c.experts, c.hidden, w.Get());
       const Routed one = RunRouter(s, x, norm, tiled, tokens, 1);
-      for (int threads : kThreads)
+      for (int threads : ThreadsOf(GetParam()))
         for (bool backwards : {false, true})
           EXPECT_TRUE(RunRouter(s, x, norm, tiled, tokens, threads, backwards) == one) << threads << " threads";
 
@@ -262,7 +262,7 @@ TEST_P(ExpertsTest, AgreesWithTheOracleOnEveryNumberOfThreads) {
       Experts e(c, tokens, tokens);
       const Array y = e.Run(GetParam(), 1);
       ExpectNear(y.Get(), e.Want(), Tolerance(c.y, 16.0 * (c.hidden + c.inter)), "y");
-      for (int threads : kThreads)
+      for (int threads : ThreadsOf(GetParam()))
         for (bool backwards : {false, true})
           EXPECT_TRUE(e.Run(GetParam(), threads, backwards) == y) << threads << " threads";
     }

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "runtime/kernels/embed/embed.h"
+#include "runtime/kernels/linear/linear.h"
+#include "runtime/kernels/lm_head/lm_head.h"
 #include "runtime/kernels/rms_norm/rms_norm.h"
 
 namespace qwen::kernels {
@@ -43,6 +45,28 @@ struct AddRmsNorm : Plain {
   static LaunchShape Shape(const RmsNormSpec& s) {
     return {.threads = ThreadsFor(s.channels, 512), .grid = {{Count::kRows}}};
   }
+};
+
+// Products with tile16 (cuda/tile16.cuh). Blocks stay for all their items, so that the rows' norms are made once: two an
+// SM of a 4090 are all that its bandwidth asks for.
+constexpr int kProductThreads = 256, kItemRows = 32, kBlockTokens = 16, kMaxProductBlocks = 2 * 128;
+int ItemsOf(int rows, int each = kItemRows) { return (rows + each - 1) / each; }
+LaunchShape ProductShape(int items) {
+  return {.threads = kProductThreads,
+          .grid = {{.mul = std::max(items, 1), .max = kMaxProductBlocks},
+                   {.count = Count::kRows, .div = kBlockTokens}}};
+}
+
+struct Linear : Plain {
+  static LaunchShape Shape(const LinearSpec& s) {
+    int items = 0;
+    for (int o = 0; o < s.outputs; ++o) items += ItemsOf(s.n[o]);
+    return ProductShape(s.silu_mul ? ItemsOf(s.n[0], kItemRows / 2) : items);
+  }
+};
+
+struct LmHead : Plain {
+  static LaunchShape Shape(const LmHeadSpec& s) { return ProductShape(ItemsOf(s.vocab)); }
 };
 
 template <class Kernel, class Spec>

@@ -52,6 +52,9 @@ __device__ __forceinline__ float Rounded(float x) {
   return ToFloat(FromFloat<T>(x));
 }
 
+__device__ __forceinline__ float Sigmoid(float x) { return 1 / (1 + expf(-x)); }
+__device__ __forceinline__ float Silu(float x) { return x / (1 + expf(-x)); }
+
 /// Sum over a warp, in one order, on every lane.
 __device__ __forceinline__ float WarpSum(float x) {
 #pragma unroll
