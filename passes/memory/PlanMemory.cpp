@@ -43,7 +43,7 @@ Value makeBuffer(OpBuilder &builder, Location loc, StringRef kind, StringRef sym
 enum class Rows { kTokens, kLogitRows, kSequences };
 
 struct Capacity {
-  int64_t tokens, logitRows, sequences;
+  int64_t tokens, logitRows, sequences, maxRows;
   int64_t of(Rows rows) const {
     return rows == Rows::kTokens ? tokens : rows == Rows::kLogitRows ? logitRows : sequences;
   }
@@ -156,7 +156,10 @@ LogicalResult ProgramPlanner::draftSteps() {
       if (target() != "cpu") {
         // The arena space is the family's on every target, the rest is the device's.
         kernels::CudaWorkspace device =
-            kernels::FindCudaKernel(info->entry)->workspace(spec->get(), int(capacity.tokens));
+            kernels::FindCudaKernel(info->entry)
+                ->workspace(spec->get(), {.max_num_seqs = int(capacity.sequences),
+                                          .max_num_batched_tokens = int(capacity.tokens),
+                                          .max_rows = int(capacity.maxRows)});
         space.scratch = device.scratch;
         space.shared = device.shared;
       }
@@ -415,7 +418,8 @@ struct PlanMemory : impl::PlanMemoryBase<PlanMemory> {
       return module.emitError("has no plan.capacity: how many sequences, tokens and logit rows a step holds"),
              signalPassFailure();
     auto limit = [&](StringRef name) { return limits.getAs<IntegerAttr>(name).getInt(); };
-    Capacity capacity{limit("max_num_batched_tokens"), limit("max_logit_rows"), limit("max_num_seqs")};
+    Capacity capacity{limit("max_num_batched_tokens"), limit("max_logit_rows"), limit("max_num_seqs"),
+                      limit("max_rows")};
 
     SymbolTable symbols(module);
     OpBuilder top(&getContext());

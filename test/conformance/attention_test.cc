@@ -124,7 +124,7 @@ struct Sequence {
   int threads = 2;
   int position;
   std::vector<int> table;
-  std::vector<uint8_t> pool;
+  std::vector<uint8_t, TrackedAllocator<uint8_t>> pool;
   int64_t page_bytes, layer_offset = 128, layer_bytes;
   Values o;
 
@@ -295,7 +295,7 @@ TEST_P(AttentionTest, ABatchHasTheBitsOfItsSequencesAlone) {
   a.position -= 2, b.position -= 20;
   for (int threads : ThreadsOf(GetParam())) {
     // Both in one pool: b's pages behind a's.
-    std::vector<uint8_t> pool = a.pool;
+    std::vector<uint8_t, TrackedAllocator<uint8_t>> pool = a.pool;
     pool.insert(pool.end(), b.pool.begin(), b.pool.end());
     Batch batch;
     batch.max_pages = static_cast<int>(a.table.size());
@@ -327,7 +327,7 @@ TEST_P(AttentionTest, ABatchHasTheBitsOfItsSequencesAlone) {
   }
 }
 
-QWEN_FOR_EVERY_ISA(AttentionTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(AttentionTest);
 
 }  // namespace
 }  // namespace qwen::kernels::conformance

@@ -132,7 +132,8 @@ void RunOnCuda(const BodyCall& run, const KernelInfo& info, const plan::Fields& 
   const BatchView& b = *run.batch;
   const bool wanted = info.part == plan::Part::kLogitRows;
   const int rows = wanted ? b.num_logit_rows : b.num_tokens;
-  int table_rows = 0;
+  int table_rows = 0, longest = 1;  // rows of a short sequence
+  for (int s = 0; s < b.num_short; ++s) longest = std::max(longest, b.cu_tokens[s + 1] - b.cu_tokens[s]);
   for (int s = 0; s < b.num_seqs; ++s) table_rows = std::max(table_rows, b.table_row[s] + 1);
   const int counts[] = {b.num_seqs, b.num_short, b.num_tokens, b.num_logit_rows};
   Upload count_copy(counts, sizeof counts), cu_tokens(b.cu_tokens, 4 * (b.num_seqs + 1)),
@@ -158,7 +159,9 @@ void RunOnCuda(const BodyCall& run, const KernelInfo& info, const plan::Fields& 
                 .max_pages = b.max_pages};
   head.state = run.state;
   head.rows = count_copy.At<int>() + (wanted ? cuda::kNumLogitRows : cuda::kNumTokens);
-  const CudaWorkspace space = cuda->workspace(spec, std::max(b.num_tokens, 1));
+  const CudaWorkspace space = cuda->workspace(spec, {.max_num_seqs = std::max(b.num_seqs, 1),
+                                                     .max_num_batched_tokens = std::max(b.num_tokens, 1),
+                                                     .max_rows = longest});
   std::vector<uint8_t> zeros(space.shared), garbage(space.scratch, 0xff);
   Upload shared(zeros.data(), zeros.size()), scratch(garbage.data(), garbage.size());
   head.shared = shared.At<unsigned char>();

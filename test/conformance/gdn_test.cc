@@ -98,7 +98,7 @@ struct Pool {
   struct alignas(64) Line {
     uint8_t bytes[64];
   };
-  std::vector<Line> lines;
+  std::vector<Line, TrackedAllocator<Line>> lines;
 
   explicit Pool(const Model& m) {
     view.max_rows = m.c.max_rows;
@@ -342,7 +342,7 @@ TEST_P(GdnTest, TestVector) {
                   .fold_rows = 8,
                   .ring_rows = 9,
                   .conv_rows = 4};
-  std::vector<float> slot(1024, NAN);
+  std::vector<float, TrackedAllocator<float>> slot(1024, NAN);
   Batch batch;
   batch.Add(5);
   BatchView view = batch.View();
@@ -356,7 +356,7 @@ TEST_P(GdnTest, TestVector) {
   for (int i = 0; i < 6; ++i) EXPECT_NEAR(slot[i] / shrink, want_s[i], 1e-5) << i;
 }
 
-QWEN_FOR_EVERY_ISA(GdnTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(GdnTest);
 
 }  // namespace
 }  // namespace qwen::kernels::conformance

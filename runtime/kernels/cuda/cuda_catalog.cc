@@ -4,7 +4,10 @@
 
 #include <algorithm>
 
+#include "runtime/kernels/attention/attention.h"
+#include "runtime/kernels/attention/attention_shape.h"
 #include "runtime/kernels/embed/embed.h"
+#include "runtime/kernels/gdn/gdn.h"
 #include "runtime/kernels/linear/linear.h"
 #include "runtime/kernels/lm_head/lm_head.h"
 #include "runtime/kernels/rms_norm/rms_norm.h"
@@ -28,7 +31,7 @@ struct Plain {
     return {};
   }
   template <class Spec>
-  static CudaWorkspace Space(const Spec&, int64_t) {
+  static CudaWorkspace Space(const Spec&, const plan::Capacity&) {
     return {};
   }
 };
@@ -69,12 +72,71 @@ struct LmHead : Plain {
   static LaunchShape Shape(const LmHeadSpec& s) { return ProductShape(ItemsOf(s.vocab)); }
 };
 
+// A block owns 32 rows of a value head's state (gdn/gdn.cuh).
+struct Gdn : Plain {
+  static constexpr int kThreads = 128, kPartRows = 32;
+  static int Blocks(const GdnSpec& s) {
+    return std::max(s.value_heads * ((s.value_dim + kPartRows - 1) / kPartRows), 1);
+  }
+};
+struct GdnDecode : Gdn {
+  static LaunchShape Shape(const GdnSpec& s) {
+    return {.threads = kThreads, .grid = {{Count::kShortSeqs, Blocks(s)}}};
+  }
+};
+struct GdnScan : Gdn {
+  static LaunchShape Shape(const GdnSpec& s) {
+    return {.threads = kThreads, .grid = {{Count::kLongSeqs, Blocks(s)}}};
+  }
+  // A ticket a sequence and key head.
+  static CudaWorkspace Space(const GdnSpec& s, const plan::Capacity& c) {
+    return {.shared = int64_t{4} * c.max_num_seqs * s.key_heads};
+  }
+};
+struct GdnFold : Gdn {
+  static LaunchShape Shape(const GdnSpec& s) { return {.threads = kThreads, .grid = {{.mul = Blocks(s)}}}; }
+};
+
+struct Attention : Plain {
+  static int Group(const AttentionSpec& s) {
+    return cuda::AttnLargestGroup(s.q_heads, s.kv_heads, [&](int h) { return s.kv_map[h]; });
+  }
+};
+struct AttnDecode : Attention {
+  static int Blocks(const AttentionSpec& s) { return std::max(s.kv_heads, 1) * (cuda::AttnSplits(s.kv_heads) + 1); }
+  static LaunchShape Shape(const AttentionSpec& s) {
+    return {.threads = cuda::kAttnThreads,
+            .shared_bytes = cuda::AttnDecodeShared(s.head_dim, Group(s)),
+            .grid = {{Count::kShortSeqs, Blocks(s)}}};
+  }
+  // Parts of every short row and head, and a ticket a sequence and KV head.
+  static CudaWorkspace Space(const AttentionSpec& s, const plan::Capacity& c) {
+    const int64_t rows = int64_t{c.max_num_seqs} * c.max_rows;
+    return {.scratch = 4 * rows * s.q_heads * (cuda::AttnSplits(s.kv_heads) + 1) * cuda::AttnPartFloats(s.head_dim),
+            .shared = int64_t{4} * c.max_num_seqs * s.kv_heads};
+  }
+};
+struct AttnPrefill : Attention {
+  static LaunchShape Shape(const AttentionSpec& s) {
+    return {.threads = cuda::kAttnPrefillThreads,
+            .shared_bytes = cuda::AttnPrefillShared(s.head_dim, DTypeBytes(s.cache_type)),
+            .grid = {{Count::kRows, std::max(s.kv_heads, 1)}}};
+  }
+  static Status Check(const AttentionSpec& s) {
+    constexpr int kMost = 101376;  // of a block on compute capability 8.9
+    const int bytes = cuda::AttnPrefillShared(s.head_dim, DTypeBytes(s.cache_type));
+    if (bytes <= kMost) return {};
+    return UnimplementedError(fmt::format("head_dim {} with a cache of {} takes {} bytes of shared memory, at most {}",
+                                          s.head_dim, DTypeName(s.cache_type), bytes, kMost));
+  }
+};
+
 template <class Kernel, class Spec>
 constexpr CudaKernelInfo MakeInfo(std::string_view entry, std::string_view header, std::string_view body) {
   return {entry, header, body, [](const void* spec) { return Kernel::Check(*static_cast<const Spec*>(spec)); },
           [](const void* spec) { return Kernel::Shape(*static_cast<const Spec*>(spec)); },
-          [](const void* spec, int max_tokens) {
-            return Kernel::Space(*static_cast<const Spec*>(spec), max_tokens);
+          [](const void* spec, const plan::Capacity& capacity) {
+            return Kernel::Space(*static_cast<const Spec*>(spec), capacity);
           }};
 }
 

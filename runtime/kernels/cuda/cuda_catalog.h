@@ -14,7 +14,7 @@
 
 namespace qwen::kernels {
 
-/// Bytes of the rank beside a kernel's arguments, for at most `max_tokens` rows.
+/// Bytes of the rank beside a kernel's arguments.
 struct CudaWorkspace {
   int64_t scratch = 0;  // anything on entry
   int64_t shared = 0;   // zero between steps
@@ -27,7 +27,7 @@ struct CudaKernelInfo {
   /// What the body cannot do though the contract allows it: kUnimplemented.
   Status (*check)(const void* spec);
   plan::LaunchShape (*shape)(const void* spec);
-  CudaWorkspace (*workspace)(const void* spec, int max_tokens);
+  CudaWorkspace (*workspace)(const void* spec, const plan::Capacity& capacity);
 };
 
 std::span<const CudaKernelInfo> CudaCatalog();
