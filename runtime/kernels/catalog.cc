@@ -220,7 +220,7 @@ struct Experts {
   }
   static int Args(const ExpertsSpec&) { return kExpertsArgs; }
   static int64_t Temp(const ExpertsSpec& s, int64_t tokens) {
-    return 4 * tokens * (int64_t{s.top_k} * s.inter + (s.shared ? s.shared_inter + 1 : 0));
+    return 4 * tokens * s.temp_row();
   }
   /// Experts that somebody picks, were all equally likely.
   static double Picked(const ExpertsSpec& s, double rows) {

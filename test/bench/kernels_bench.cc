@@ -165,7 +165,7 @@ void Experts(benchmark::State& bench) {
   Lines x(rows * 2048 * 2), w(rows * 8 * 4), gate_up(64 * Tile16Bytes(s.w_type, 1024, 2048)),
       d(64 * Tile16Bytes(s.w_type, 2048, 512)), shared(Tile16Bytes(s.w_type, 512, 2048)),
       shared_down(Tile16Bytes(s.w_type, 2048, 512)), scalar(Tile16Bytes(s.w_type, 1, 2048)),
-      temp(4 * rows * (9 * 512 + 1)), y(rows * 2048 * 2);
+      temp(4 * rows * s.temp_row()), y(rows * 2048 * 2);
   std::vector<int> ids;
   for (int i = 0; i < rows * 8; ++i) ids.push_back(i * 7 % 64);
   up.args = {x.data(),      w.data(),           ids.data(),    gate_up.data(), d.data(),    shared.data(),

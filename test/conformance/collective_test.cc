@@ -109,8 +109,8 @@ TEST_P(AllGatherTest, JoinsRaggedShares) {
   }
 }
 
-QWEN_FOR_EVERY_ISA(AllReduceTest);
-QWEN_FOR_EVERY_ISA(AllGatherTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(AllReduceTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(AllGatherTest);
 
 }  // namespace
 }  // namespace qwen::kernels::conformance

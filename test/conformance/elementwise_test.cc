@@ -158,7 +158,7 @@ TEST_P(ElementwiseTest, CandidateWalkFollowsItsOwnChoices) {
   }
 }
 
-QWEN_FOR_EVERY_ISA(ElementwiseTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(ElementwiseTest);
 
 }  // namespace
 }  // namespace qwen::kernels::conformance

@@ -156,6 +156,9 @@ class IsaTest : public testing::TestWithParam<Isa> {
   INSTANTIATE_TEST_SUITE_P(Isa, Suite,                                                                     \
                            testing::Values(Isa::kBase, Isa::kAvx2, Isa::kAvx512, Isa::kAmx, kAmxEmulated), \
                            [](const auto& info) { return NameOf(info.param); })
+/// Whether the `index`-th Spec of a large table is tried: all on the CPU, one in seven on CUDA, where each is a compilation
+/// of most of a second. Seven shares no factor with the tables' dimensions, so every value of each occurs.
+inline bool Tries(Isa isa, int index) { return isa != kCuda || index % 7 == 0; }
 /// The suites whose kernels all have a CUDA body.
 #define QWEN_FOR_EVERY_ISA_AND_CUDA(Suite) \
   QWEN_FOR_EVERY_ISA(Suite);               \

@@ -18,11 +18,13 @@ constexpr DType kF = DType::kF32, kB = DType::kBF16;
 class LmHeadTest : public IsaTest {};
 
 TEST_P(LmHeadTest, AgreesWithTheOracle) {
+  int index = 0;
   for (int hidden : {8, 40, 65})
     for (int vocab : {1, 37, 101, 0})
       for (auto [type, w_type] : {std::pair{kF, kF}, {kB, kB}, {kF, kB}})
         for (int norm : {0, 1})
           for (int gather : {0, 1}) {
+            if (!Tries(GetParam(), index++)) continue;
             SCOPED_TRACE(fmt::format("hidden {} vocab {} {} {} norm {} gather {}", hidden, vocab, DTypeName(type),
                                      DTypeName(w_type), norm, gather));
             const LmHeadSpec s{.hidden = hidden,
@@ -174,7 +176,10 @@ TEST_P(SampleTest, TiesGoToTheLowestIdAndNanToNobody) {
   }
 }
 
-TEST_P(SampleTest, DrawsFollowTheDistribution) {
+// Of the draw's own numbers, which every target shares bit for bit: twenty thousand rows would be minutes of emulation.
+class SampleNoiseTest : public SampleTest {};
+
+TEST_P(SampleNoiseTest, DrawsFollowTheDistribution) {
   // Chi-squared over 8 tokens and 20,000 positions of one row each.
   const Values z = {0, 0.5, 1, 1.5, 2, 2.5, 3, -3};
   const int rows = 20000, vocab = 8;
@@ -199,7 +204,8 @@ TEST_P(SampleTest, DrawsFollowTheDistribution) {
 }
 
 QWEN_FOR_EVERY_ISA_AND_CUDA(LmHeadTest);
-QWEN_FOR_EVERY_ISA(SampleTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(SampleTest);
+QWEN_FOR_EVERY_ISA(SampleNoiseTest);
 
 }  // namespace
 }  // namespace qwen::kernels::conformance

@@ -120,7 +120,9 @@ TEST_P(RouterTest, ARowAloneHasTheBitsItHasInABatch) {
   }
 }
 
-TEST_P(RouterTest, TheLastOfRealThreadsPicks) {
+class RouterThreadsTest : public RouterTest {};
+
+TEST_P(RouterThreadsTest, TheLastOfRealThreadsPicks) {
   const RouterSpec s = SpecOf(kRouterCases[4]);
   Random random(5);
   Array x(kB, random.Fill(3LL * s.hidden, 3)), norm(kF, random.Fill(s.hidden, 2));
@@ -212,8 +214,7 @@ struct Experts {
   Array Run(Isa isa, int threads, bool backwards = false) {
     Batch batch = Batch::OfRows(tokens);
     BatchView view = batch.View();
-    const int64_t temp_row = 1LL * spec.top_k * spec.inter + (spec.shared ? spec.shared_inter + 1 : 0);
-    Array temp(kF, tokens * temp_row), y(spec.y_type, 1LL * tokens * spec.hidden);
+    Array temp(kF, tokens * spec.temp_row()), y(spec.y_type, 1LL * tokens * spec.hidden);
     std::vector<void*> args(kExpertsArgs);
     args[kExpertsX] = x.data(), args[kExpertsWeights] = weights.data(), args[kExpertsIds] = ids.data();
     args[kExpertsGateUp] = gate_up_tiled.data(), args[kExpertsDown] = down_tiled.data();
@@ -315,8 +316,9 @@ TEST_P(ExpertsTest, RanksOfExpertsAddUp) {
   ExpectNear(sum, whole.Want(), Tolerance(kF, 16.0 * 64), "sum");
 }
 
-QWEN_FOR_EVERY_ISA(RouterTest);
-QWEN_FOR_EVERY_ISA(ExpertsTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(RouterTest);
+QWEN_FOR_EVERY_ISA(RouterThreadsTest);
+QWEN_FOR_EVERY_ISA_AND_CUDA(ExpertsTest);
 
 }  // namespace
 }  // namespace qwen::kernels::conformance

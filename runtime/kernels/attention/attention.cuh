@@ -338,17 +338,7 @@ __device__ void AttnDecode(const Launch<kAttnArgs>& launch) {
     }
 
     // Whoever arrives last adds up.
-    __shared__ bool is_last;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      unsigned* ticket = reinterpret_cast<unsigned*>(launch.shared) + seq * Spec::kv_heads + kv_head;
-      is_last = atomicAdd(ticket, 1) == kSplits;
-      if (is_last) *ticket = 0;
-      __threadfence();
-    }
-    __syncthreads();
-    if (!is_last) return;
+    if (!LastToArrive(reinterpret_cast<unsigned*>(launch.shared) + seq * Spec::kv_heads + kv_head, kSplits + 1)) return;
     for (int i = threadIdx.x; i < rows * kGroup * Spec::head_dim; i += kAttnThreads) {
       const int c = i % Spec::head_dim, t = i / Spec::head_dim / kGroup;
       const int head = AttnHead<Spec>(kv_head, i / Spec::head_dim % kGroup);
@@ -493,6 +483,7 @@ __device__ void AttnPrefillTile(const Launch<kAttnArgs>& launch, int seq, int kv
 #pragma unroll
         for (int i = 0; i < kPairs; ++i) {
           const float weight = __shfl_sync(0xffffffffu, p[i], j);
+          if (weight == 0) continue;  // what the row does not see may be no number
 #pragma unroll
           for (int e = 0; e < kPerLane; ++e) sum[i][e] = fmaf(weight, v[e], sum[i][e]);
         }

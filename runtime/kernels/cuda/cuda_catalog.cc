@@ -4,13 +4,17 @@
 
 #include <algorithm>
 
+#include "runtime/kernels/all_reduce/all_reduce.h"
 #include "runtime/kernels/attention/attention.h"
 #include "runtime/kernels/attention/attention_shape.h"
+#include "runtime/kernels/elementwise/elementwise.h"
 #include "runtime/kernels/embed/embed.h"
+#include "runtime/kernels/experts/experts.h"
 #include "runtime/kernels/gdn/gdn.h"
 #include "runtime/kernels/linear/linear.h"
 #include "runtime/kernels/lm_head/lm_head.h"
 #include "runtime/kernels/rms_norm/rms_norm.h"
+#include "runtime/kernels/router/router.h"
 
 namespace qwen::kernels {
 namespace {
@@ -66,6 +70,25 @@ struct Linear : Plain {
     for (int o = 0; o < s.outputs; ++o) items += ItemsOf(s.n[o]);
     return ProductShape(s.silu_mul ? ItemsOf(s.n[0], kItemRows / 2) : items);
   }
+};
+
+struct Router : Plain {
+  static LaunchShape Shape(const RouterSpec& s) { return ProductShape(ItemsOf(s.experts, kItemRows / 2)); }
+  // A ticket for sixteen rows.
+  static CudaWorkspace Space(const RouterSpec&, const plan::Capacity& c) {
+    return {.shared = int64_t{4} * ItemsOf(c.max_num_batched_tokens, kBlockTokens)};
+  }
+};
+
+struct ExpertsGateUp : Plain {
+  // As many as one row has: more rows have more active experts, and the same blocks.
+  static LaunchShape Shape(const ExpertsSpec& s) {
+    return ProductShape(std::min(s.top_k, s.experts) * ItemsOf(s.inter, kItemRows / 2) +
+                        (s.shared ? ItemsOf(s.shared_inter, kItemRows / 2) + 1 : 0));
+  }
+};
+struct ExpertsDown : Plain {
+  static LaunchShape Shape(const ExpertsSpec& s) { return ProductShape(ItemsOf(s.hidden, kItemRows / 2)); }
 };
 
 struct LmHead : Plain {
@@ -128,6 +151,32 @@ struct AttnPrefill : Attention {
     if (bytes <= kMost) return {};
     return UnimplementedError(fmt::format("head_dim {} with a cache of {} takes {} bytes of shared memory, at most {}",
                                           s.head_dim, DTypeName(s.cache_type), bytes, kMost));
+  }
+};
+
+struct Sample : Plain {
+  static LaunchShape Shape(const SampleSpec&) { return {.threads = 1024, .grid = {{Count::kRows}}}; }
+};
+
+struct AllReduce : Plain {
+  static LaunchShape Shape(const AllReduceSpec& s) {
+    return {.threads = ThreadsFor(s.channels, 512), .grid = {{Count::kRows}}};
+  }
+};
+struct AllGather : Plain {
+  static LaunchShape Shape(const AllGatherSpec&) { return {.threads = 512, .grid = {{Count::kRows}}}; }
+};
+
+struct Elementwise : Plain {
+  static LaunchShape Shape(const ElementwiseSpec& s) {
+    switch (static_cast<ElementwiseOp>(s.op)) {
+      case ElementwiseOp::kAccept:
+        return {.threads = kWarp, .grid = {{Count::kShortSeqs}}};
+      case ElementwiseOp::kCandidateWalk:
+        return {.threads = 512, .grid = {{Count::kSeqs}}};
+      default:
+        return {.threads = ThreadsFor(s.out_channels[0], 256), .grid = {{Count::kRows}}};
+    }
   }
 };
 

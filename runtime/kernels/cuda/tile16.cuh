@@ -62,10 +62,11 @@ __device__ __forceinline__ unsigned TakePlane(float& a, float& b) {
   return plane;
 }
 
-/// Eight columns of a row from `k` on, zero beyond kColumns. Rows of a multiple of eight columns are loaded by 16 bytes.
-template <class T, int kColumns>
+/// Eight columns of a row from `k` on, zero beyond kColumns. Rows of a multiple of eight columns are loaded by 16 bytes,
+/// unless they start somewhere else.
+template <class T, int kColumns, bool kAligned = true>
 __device__ __forceinline__ void LoadColumns(const T* row, int k, float (&v)[8]) {
-  if constexpr (kColumns % 8 == 0 && sizeof(T) == 4) {
+  if constexpr (kAligned && kColumns % 8 == 0 && sizeof(T) == 4) {
     float4 a{}, b{};
     if (k < kColumns) {
       a = *reinterpret_cast<const float4*>(row + k);

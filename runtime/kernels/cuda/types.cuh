@@ -76,6 +76,21 @@ __device__ __forceinline__ float BlockSum(float x, float* scratch) {
   return sum;
 }
 
+/// Whether this block is the last of `blocks` to come to the ticket, which it leaves at zero. All that the others' threads
+/// wrote before they came is then visible to all of this one's. Every thread of a block must call it.
+__device__ __forceinline__ bool LastToArrive(unsigned* ticket, unsigned blocks) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();  // releases what the barrier gathered
+    last = atomicAdd(ticket, 1) == blocks - 1;
+    if (last) *ticket = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
 }  // namespace qwen::kernels::cuda
 
 #endif  // QWEN_RUNTIME_KERNELS_CUDA_TYPES_CUH_

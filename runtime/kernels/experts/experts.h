@@ -11,6 +11,11 @@
 
 namespace qwen::kernels {
 
+/// Floats of a token between the phases: every pick's channels, the shared expert's and its gate; whole 16 bytes.
+constexpr long long ExpertsTempRow(int top_k, int inter, int shared, int shared_inter) {
+  return (1LL * top_k * inter + (shared ? shared_inter + 1 : 0) + 3) / 4 * 4;
+}
+
 struct ExpertsSpec {
   int hidden, experts, first_expert, top_k, inter;  // ids outside [first_expert, first_expert + experts) add nothing
   int shared, shared_inter;                         // shared: there is a shared expert; its width may be 0 on a rank
@@ -23,6 +28,7 @@ struct ExpertsSpec {
     v("shared", shared), v("shared_inter", shared_inter), v("residual", residual), v("x_type", x_type);
     v("w_type", w_type), v("y_type", y_type);
   }
+  long long temp_row() const { return ExpertsTempRow(top_k, inter, shared, shared_inter); }
 };
 enum ExpertsArg {
   kExpertsX,           // [tokens, hidden]
@@ -35,7 +41,7 @@ enum ExpertsArg {
   kExpertsSharedDown,  // [hidden, shared_inter] tile16
   kExpertsScalarGate,  // [1, hidden] tile16
   kExpertsResidual,    // [tokens, hidden]
-  kExpertsTemp,        // f32 [tokens, top_k * inter + shared_inter + 1]: arena space between the phases
+  kExpertsTemp,        // f32 [tokens, temp_row()]: arena space between the phases
   kExpertsY,           // [tokens, hidden]
   kExpertsArgs
 };

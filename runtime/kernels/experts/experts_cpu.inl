@@ -27,10 +27,6 @@ inline ExpertPairs SortPairs(const ExpertsSpec& s, const Launch& l, int** next) 
   return {begin, pairs};
 }
 
-QWEN_INLINE long long ExpertsTempRow(const ExpertsSpec& s) {
-  return 1LL * s.top_k * s.inter + (s.shared ? s.shared_inter + 1 : 0);
-}
-
 /// act[row][tile * 16 ...] = silu(x . gate rows) * (x . up rows); the up rows start at row `up_first` of `up`, which
 /// need not be the first of a tile.
 template <class Row>
@@ -71,7 +67,7 @@ inline void ExpertsGateUp(const void* spec, const Launch& l) {
   const ExpertPairs sorted = SortPairs(s, l, &next);
   float* scratch = reinterpret_cast<float*>(next);
   float* temp = static_cast<float*>(l.args[kExpertsTemp]);
-  const long long temp_row = ExpertsTempRow(s), shared_at = 1LL * s.top_k * s.inter;
+  const long long temp_row = s.temp_row(), shared_at = 1LL * s.top_k * s.inter;
   const int tiles = NumTiles(s.inter), shared_tiles = s.shared ? NumTiles(s.shared_inter) : 0;
 
   RowBlock rows;
@@ -161,7 +157,7 @@ inline void ExpertsDown(const void* spec, const Launch& l) {
   float* planes = sums + 16LL * cpu::kDownTiles * tokens;
   const float* temp = static_cast<const float*>(l.args[kExpertsTemp]);
   const float* weights = static_cast<const float*>(l.args[kExpertsWeights]);
-  const long long temp_row = ExpertsTempRow(s), shared_at = 1LL * s.top_k * s.inter;
+  const long long temp_row = s.temp_row(), shared_at = 1LL * s.top_k * s.inter;
   const long long down_bytes = TileBytes(s.w_type, s.inter) * NumTiles(s.hidden);
 
   RowBlock rows;

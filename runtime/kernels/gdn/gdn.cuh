@@ -158,7 +158,6 @@ struct GdnShared {
   float q[kKeyRow], k[kKeyRow];  // zero behind key_dim
   float v[kGdnPartRows];
   float scale[2];
-  int arrived;
 };
 
 /// One sequence's rows for 32 rows of one value head.
@@ -206,18 +205,11 @@ __device__ void GdnSequence(const Launch<kGdnArgs>& launch, int seq, int head, i
       past[i][j] = p >= 0 ? ToFloat(static_cast<const T*>(slot.ConvRow(p))[channel[i]]) : 0;
     }
   }
-  if constexpr (kLong) {
-    // The last block of a key head to have read the old conv rows is the one that may overwrite them.
-    __threadfence();
-    __syncthreads();
-    if (tid == 0) {
-      constexpr int kBlocks = kRatio * ((Spec::value_dim + kGdnPartRows - 1) / kGdnPartRows);
-      unsigned* counter = reinterpret_cast<unsigned*>(launch.shared) + ticket * Spec::key_heads + key_head;
-      shared.arrived = atomicAdd(counter, 1) == kBlocks - 1;
-      if (shared.arrived) *counter = 0;
-      __threadfence();
-    }
-  }
+  // The last block of a key head to have read the old conv rows is the one that may overwrite them.
+  bool overwrites = false;
+  if constexpr (kLong)
+    overwrites = LastToArrive(reinterpret_cast<unsigned*>(launch.shared) + ticket * Spec::key_heads + key_head,
+                              kRatio * ((Spec::value_dim + kGdnPartRows - 1) / kGdnPartRows));
   for (int c = Spec::key_dim + tid; c < GdnShared<Spec>::kKeyRow; c += kGdnThreads) shared.q[c] = shared.k[c] = 0;
 
   GdnFoldRecords(slot, head, position, fill, state);
@@ -297,14 +289,13 @@ __device__ void GdnSequence(const Launch<kGdnArgs>& launch, int seq, int head, i
 
   if constexpr (kLong) {
     state.Store(slot.Rows(head));
-    const bool last = shared.arrived;
     for (int t = max(rows - kHistory, 0); t < rows; ++t) {
       const T* from = qkv + (token + t) * kChannels;
       T* to = static_cast<T*>(slot.ConvRow(position + t));
       // v's channels are this block's alone; q's and k's belong to whoever came last.
 #pragma unroll
       for (int i = 0; i < kPerThread; ++i)
-        if (channel[i] >= 0 && (last || tid + i * kGdnThreads >= 2 * Spec::key_dim)) to[channel[i]] = from[channel[i]];
+        if (channel[i] >= 0 && (overwrites || tid + i * kGdnThreads >= 2 * Spec::key_dim)) to[channel[i]] = from[channel[i]];
     }
   }
 }

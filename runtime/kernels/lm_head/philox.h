@@ -6,7 +6,7 @@
 #ifndef QWEN_RUNTIME_KERNELS_LM_HEAD_PHILOX_H_
 #define QWEN_RUNTIME_KERNELS_LM_HEAD_PHILOX_H_
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define QWEN_DRAW static __device__ __forceinline__
 #define QWEN_DRAW_MUL(a, b) __fmul_rn(a, b)
 #define QWEN_DRAW_ADD(a, b) __fadd_rn(a, b)
@@ -50,12 +50,9 @@ QWEN_DRAW float DrawLogNearOne(float f) {
 
 /// log(x), x positive and normal.
 QWEN_DRAW float DrawLog(float x) {
-  unsigned bits;
-  __builtin_memcpy(&bits, &x, 4);
+  const unsigned bits = __builtin_bit_cast(unsigned, x);
   int exponent = static_cast<int>(bits >> 23) - 127;
-  unsigned one = (bits & 0x7fffffu) | 0x3f800000u;
-  float m;
-  __builtin_memcpy(&m, &one, 4);
+  float m = __builtin_bit_cast(float, (bits & 0x7fffffu) | 0x3f800000u);
   if (m > 1.41421356f) m = QWEN_DRAW_MUL(m, 0.5f), exponent += 1;
   float e = static_cast<float>(exponent);
   float log_m = DrawLogNearOne(QWEN_DRAW_ADD(m, -1.0f));
@@ -81,8 +78,7 @@ static constexpr float kMaxGumbel = 22.9f;
 /// Not below GumbelOfWord(word), without a logarithm: E >= u, so G <= -log(u), and u >= 2^-n says n ln 2 at most.
 QWEN_DRAW float GumbelBound(unsigned word) {
   float u = DrawUniform(word);
-  unsigned bits;
-  __builtin_memcpy(&bits, &u, 4);
+  const unsigned bits = __builtin_bit_cast(unsigned, u);
   // A thousandth for the roundings of G, which are a thousand times smaller.
   return QWEN_DRAW_ADD(QWEN_DRAW_MUL(static_cast<float>(127 - static_cast<int>(bits >> 23)), 0.6931472f), 0.001f);
 }
