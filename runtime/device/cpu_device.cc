@@ -42,6 +42,7 @@ class CpuDevice : public Device {
       : options_(options), pool_(options.threads, options.spins), barrier_(options.threads, options.spins) {}
 
   std::string_view target() const override { return "cpu"; }
+  bool is_host() const override { return true; }
 
   int64_t memory_bytes() const override { return CpuMemoryBytes(); }
 
@@ -54,14 +55,16 @@ class CpuDevice : public Device {
     return Memory(static_cast<uint8_t*>(at), [length](uint8_t* p) { munmap(p, length); });
   }
 
-  void CopyIn(void* to, const uint8_t* from, int64_t bytes) override {
+  Status CopyIn(void* to, const uint8_t* from, int64_t bytes) override {
     if (bytes > 0) std::memcpy(to, from, bytes);
+    return {};
   }
-  void CopyOut(uint8_t* to, const void* from, int64_t bytes) override {
+  Status CopyOut(uint8_t* to, const void* from, int64_t bytes) override {
     if (bytes > 0) std::memcpy(to, from, bytes);
+    return {};
   }
 
-  StatusOr<std::unique_ptr<const Kernel>> Load(const plan::Kernel& kernel) override {
+  StatusOr<std::unique_ptr<const Kernel>> Load(const plan::Kernel& kernel, std::string_view) override {
     constexpr const char* kHint = "the plan was made for another build; compile it again";
     auto loaded = std::make_unique<CpuKernel>();
     loaded->info = kernels::FindKernel(kernel.entry);
@@ -74,6 +77,9 @@ class CpuDevice : public Device {
           kHint);
     QWEN_ASSIGN_OR_RETURN(loaded->spec, loaded->info->decode(kernel.spec));
     loaded->num_args = loaded->info->num_args(loaded->spec.get());
+    const kernels::Workspace space =
+        loaded->info->workspace(loaded->spec.get(), options_.capacity.max_num_batched_tokens);
+    loaded->scratch_bytes = space.scratch, loaded->shared_bytes = space.shared;
     return std::unique_ptr<const Kernel>(std::move(loaded));
   }
 
@@ -86,11 +92,12 @@ class CpuDevice : public Device {
     return scratch_stride_ * options_.threads + shared_bytes;
   }
 
-  void Run(const Program& program, const kernels::BatchView& batch, comm::Comm& comm) override {
+  Status Run(const Program& program, const kernels::BatchView& batch, comm::Comm& comm) override {
     // For kernels that know only tokens, where they run over the wanted rows.
     kernels::BatchView wanted = batch;
     wanted.num_tokens = batch.num_logit_rows;
     pool_.Run([&](int thread) { Walk(program, batch, wanted, comm, thread); });
+    return {};
   }
 
  private:

@@ -28,6 +28,7 @@ struct Kernel {
   const kernels::KernelInfo* info = nullptr;
   kernels::SpecPtr spec;
   int num_args = 0;
+  int64_t scratch_bytes = 0, shared_bytes = 0;  // as Device::Reserve takes them
 };
 
 /// A step whose kernel and addresses are known; only the batch is missing.
@@ -48,25 +49,31 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual std::string_view target() const = 0;
+  /// Whether the process reads and writes its memory like any other.
+  virtual bool is_host() const = 0;
   /// Of the whole device.
   virtual int64_t memory_bytes() const = 0;
 
   /// kResourceExhausted with both numbers. Pages that nobody touches cost nothing on the CPU.
   virtual StatusOr<Memory> Allocate(int64_t bytes) = 0;
-  virtual void CopyIn(void* to, const uint8_t* from, int64_t bytes) = 0;
-  virtual void CopyOut(uint8_t* to, const void* from, int64_t bytes) = 0;
+  virtual Status CopyIn(void* to, const uint8_t* from, int64_t bytes) = 0;
+  virtual Status CopyOut(uint8_t* to, const void* from, int64_t bytes) = 0;
 
-  virtual StatusOr<std::unique_ptr<const Kernel>> Load(const plan::Kernel& kernel) = 0;
+  /// `ptx` is the plan's text of the kernel; empty for one that is built in.
+  virtual StatusOr<std::unique_ptr<const Kernel>> Load(const plan::Kernel& kernel, std::string_view ptx) = 0;
   /// What the steps of any Run may use: scratch of a thread, and bytes of the rank that are zero between steps. Returns
   /// the bytes taken for both.
   virtual StatusOr<int64_t> Reserve(int64_t scratch_bytes, int64_t shared_bytes) = 0;
 
   /// Runs the steps in order and returns when all is done. A step without rows is left out. Collectives meet the other
   /// ranks in `comm`, so every rank's Run must be under way.
-  virtual void Run(const Program& program, const kernels::BatchView& batch, comm::Comm& comm) = 0;
+  /// A status that is not OK is the device's own: nothing is known of what the program wrote. A program's steps stay
+  /// where they are and keep their addresses from the first Run on.
+  virtual Status Run(const Program& program, const kernels::BatchView& batch, comm::Comm& comm) = 0;
 };
 
 struct CpuOptions {
+  plan::Capacity capacity;
   int rank = 0;
   int threads = 1;
   int spins = 0;          // SpinsFor(all threads of all ranks)
@@ -78,6 +85,13 @@ int64_t CpuMemoryBytes();
 
 /// A rank's group of threads; the caller of Run is its thread 0. kResourceExhausted when there are no more threads.
 StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuOptions& options);
+
+struct CudaOptions {
+  int ordinal = 0;          // of the driver
+  plan::Capacity capacity;  // the largest batch
+};
+/// kUnimplemented without a driver or a card (cuda_driver.h).
+StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaOptions& options);
 
 }  // namespace qwen::device
 

@@ -38,7 +38,8 @@ kernels::SampleParams Greedy() {
 kernels::Work StepWork(const plan::Plan& plan, const std::string& name, const StepShape& shape) {
   kernels::Work sum;
   for (const plan::Program& program : plan.programs) {
-    if (program.name != name || program.rank != 0 || program.target != "cpu") continue;
+    // Every target has the same steps.
+    if (program.name != name || program.rank != 0 || program.target != plan.targets.front()) continue;
     for (const plan::Step& step : program.steps) {
       const plan::Kernel& kernel = plan.kernels[step.kernel];
       const kernels::KernelInfo* info = kernels::FindKernel(kernel.entry);

@@ -9,6 +9,7 @@
 
 #include "runtime/base/thread_pool.h"
 #include "runtime/comm/comm.h"
+#include "runtime/device/cuda_driver.h"
 #include "runtime/device/device.h"
 #include "runtime/kernels/gdn/gdn.h"
 #include "runtime/kernels/spec_fields.h"
@@ -17,7 +18,6 @@
 namespace qwen::exec {
 namespace {
 
-constexpr char kTarget[] = "cpu";
 constexpr char kFold[] = "gdn_fold";
 constexpr char kOtherBuild[] = "the plan was made for another build; compile it again";
 constexpr int kMaxThreads = 1024;
@@ -53,9 +53,16 @@ struct BoundProgram {
 struct Rank {
   const plan::State* state = nullptr;
   std::unique_ptr<device::Device> device;
+  std::unique_ptr<device::Device> host;  // beside a device that is not: folds snapshots
+  std::vector<uint8_t> slot_copy;        // a layer's part of a slot, for the same
+  device::Device& folder() const { return host ? *host : *device; }
+  std::vector<device::Memory> weights;   // as plan.packed, where the device reads them
+  std::vector<uint8_t> host_outputs;     // a device's, as far as they were asked for
+  device::Memory hidden;                 // a device's copy of the input
   std::vector<std::unique_ptr<const device::Kernel>> kernels;  // index as in plan.kernels; null: of another target
   device::Memory arena, outputs, pages, slots, fold_out;
   int64_t allocated_bytes = 0;
+  Status status;  // of the Run under way
   std::vector<SavedLayer> saved_layers;
   int64_t saved_bytes = 0;
   std::map<std::string, BoundProgram, std::less<>> programs;
@@ -79,10 +86,10 @@ kernels::StateView StateOf(const plan::State& state) {
   };
 }
 
-class CpuExecutor : public Executor {
+class DeviceExecutor : public Executor {
  public:
-  CpuExecutor(const plan::Plan& plan, Weights weights, const ExecutorOptions& options)
-      : plan_(plan), weights_(std::move(weights)), options_(options) {}
+  DeviceExecutor(const plan::Plan& plan, Weights weights, const ExecutorOptions& options)
+      : plan_(plan), weights_(std::move(weights)), options_(options), target_(TargetOf(options.device)) {}
 
   Status Init();
 
@@ -119,30 +126,44 @@ class CpuExecutor : public Executor {
                     std::span<const uint8_t> hidden) const;
   Status WhyNot(const std::string& program) const;
   bool Left(const plan::Program& program) const;
+  bool cuda() const { return options_.device == DeviceKind::kCuda; }
+  Status PlaceWeights(int index);
+  Status FetchOutputs(const BoundProgram& program, const kernels::BatchView& batch);
+  const uint8_t* Readable(const BoundProgram::Port& port) const;
+  // A copy that failed says so at the next Run: the device is lost, whoever asked for the copy can do nothing.
+  void Remember(Status status) const {
+    if (lost_.ok()) lost_ = std::move(status);
+  }
 
   // By value: nobody has to keep the caller's. Without blobs, which are the text side's, and other targets' programs.
   const plan::Plan plan_;
-  const Weights weights_;
+  Weights weights_;
   const ExecutorOptions options_;
+  const std::string target_;
+  mutable Status lost_;
   int threads_ = 1;
-  std::vector<Rank> ranks_;
+  mutable std::vector<Rank> ranks_;
   std::unique_ptr<comm::Comm> comm_;
   mutable std::unique_ptr<ThreadPool> workers_;  // one a rank, thread 0 of the rank's device
 };
 
-plan::Plan ForCpu(plan::Plan plan) {
-  plan.blobs.clear();
-  std::erase_if(plan.programs, [](const plan::Program& program) { return program.target != kTarget; });
+plan::Plan ForTarget(plan::Plan plan, std::string_view target) {
+  for (plan::Blob& blob : plan.blobs)  // kernels count them
+    if (blob.kind != plan::BlobKind::kPtx) blob.bytes.clear();
+  std::erase_if(plan.programs, [&](const plan::Program& program) { return program.target != target; });
   return plan;
 }
 
 // --- Binding ---------------------------------------------------------------------------------------------------------
 
-Status CpuExecutor::Init() {
+Status DeviceExecutor::Init() {
   if (plan_.programs.empty())
     return UnimplementedError(
-        fmt::format("the plan has no program for cpu, only for {}", fmt::join(plan_.targets, ", ")),
-        "compile with --target=cpu");
+        fmt::format("the plan has no program for {}, only for {}", target_, fmt::join(plan_.targets, ", ")),
+        fmt::format("compile with --target={}", target_));
+  if (cuda() && plan_.tp > 1)
+    return UnimplementedError(fmt::format("{} ranks on CUDA cards: this build runs one", plan_.tp),
+                              "compile with --tp 1, or use --device cpu");
   if (plan_.tp < 1 || plan_.states.size() != static_cast<size_t>(plan_.tp))
     return DataLossError(
         fmt::format("the plan is for {} ranks and has the state of {}", plan_.tp, plan_.states.size()));
@@ -157,13 +178,20 @@ Status CpuExecutor::Init() {
   threads_ = ThreadsFor(plan_, options_.threads);
 
   device::CpuOptions options;
+  options.capacity = plan_.capacity;
   options.threads = threads_;
   options.spins = SpinsFor(plan_.tp * threads_);
   options.populate = options_.preallocate;
   options.isa = options_.isa.value_or(kernels::DetectIsa());
   ranks_.resize(plan_.tp);
   for (Rank& rank : ranks_) {
-    QWEN_ASSIGN_OR_RETURN(rank.device, device::MakeCpuDevice(options));
+    if (cuda()) {
+      QWEN_ASSIGN_OR_RETURN(rank.device, device::MakeCudaDevice({.ordinal = options.rank, .capacity = plan_.capacity}));
+      // Snapshots are host memory's, and so are their folds.
+      QWEN_ASSIGN_OR_RETURN(rank.host, device::MakeCpuDevice({.isa = options.isa}));
+    } else {
+      QWEN_ASSIGN_OR_RETURN(rank.device, device::MakeCpuDevice(options));
+    }
     ++options.rank;
   }
   for (int rank = 0; rank < plan_.tp; ++rank) {
@@ -175,6 +203,8 @@ Status CpuExecutor::Init() {
       if (!ranks_[rank].programs.contains(name))
         return DataLossError(fmt::format("program {}: rank {} does not have it", name, rank));
   QWEN_RETURN_IF_ERROR(CheckCollectives());
+  if (cuda())  // the card has its own
+    for (std::shared_ptr<uint8_t[]>& packed : weights_.packed) packed.reset();
 
   comm_ = comm::MakeShm(plan_.tp, threads_, options.spins);
   try {
@@ -185,20 +215,25 @@ Status CpuExecutor::Init() {
   return {};
 }
 
-Status CpuExecutor::InitRank(int index) {
+Status DeviceExecutor::InitRank(int index) {
   Rank& rank = ranks_[index];
   rank.state = &plan_.states[index];
   rank.kernels.resize(plan_.kernels.size());
   for (size_t i = 0; i < plan_.kernels.size(); ++i) {
     const plan::Kernel& kernel = plan_.kernels[i];
-    if (kernel.target != kTarget) continue;
-    auto loaded = rank.device->Load(kernel);
+    if (kernel.target != target_) continue;
+    std::string_view ptx;
+    if (kernel.ptx >= 0) {
+      const std::vector<uint8_t>& bytes = plan_.blobs[kernel.ptx].bytes;
+      ptx = {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+    }
+    auto loaded = rank.device->Load(kernel, ptx);
     if (!loaded.ok()) return loaded.status().Annotate(fmt::format("kernel {}", kernel.name));
     rank.kernels[i] = *std::move(loaded);
   }
 
   // What the plan states, also of a program that is left out: whoever read the statement finds it true.
-  int64_t arena_bytes = 0, scratch_bytes = 0, shared_bytes = 0, fold_bytes = 0;
+  int64_t arena_bytes = 0, scratch_bytes = 0, shared_bytes = 0, fold_bytes = 0, host_scratch = 0, host_shared = 0;
   for (const plan::Program& program : plan_.programs) {
     if (program.rank != index) continue;
     QWEN_RETURN_IF_ERROR(CheckWorkspace(program, rank).Annotate(fmt::format("program {}", program.name)));
@@ -229,13 +264,18 @@ Status CpuExecutor::InitRank(int index) {
                                 .q_scale = 1,
                                 .x_type = layer.dtype,
                                 .ba_type = layer.dtype};
-    auto fold = rank.device->Load(
-        {.name = kFold, .family = "gdn", .entry = kFold, .target = kTarget, .spec = kernels::ToFields(spec)});
+    auto fold = rank.folder().Load(
+        {.name = kFold, .family = "gdn", .entry = kFold, .target = "cpu", .spec = kernels::ToFields(spec)}, {});
     if (!fold.ok()) return fold.status().Annotate(fmt::format("state {}", layer.name));
     saved.fold = *std::move(fold);
-    kernels::Workspace need = saved.fold->info->workspace(saved.fold->spec.get(), 1);
-    scratch_bytes = std::max(scratch_bytes, need.scratch);
-    shared_bytes = std::max(shared_bytes, need.shared);
+    if (!rank.host) {
+      scratch_bytes = std::max(scratch_bytes, saved.fold->scratch_bytes);
+      shared_bytes = std::max(shared_bytes, saved.fold->shared_bytes);
+    }
+    host_scratch = std::max(host_scratch, saved.fold->scratch_bytes);
+    host_shared = std::max(host_shared, saved.fold->shared_bytes);
+    if (rank.host && rank.slot_copy.size() < static_cast<size_t>(saved.layout.bytes))
+      rank.slot_copy.resize(saved.layout.bytes);
     fold_bytes = std::max(fold_bytes, Aligned(saved.base_bytes));
     rank.saved_bytes += saved.bytes();
     rank.saved_layers.push_back(std::move(saved));
@@ -248,12 +288,19 @@ Status CpuExecutor::InitRank(int index) {
     rank.allocated_bytes += bytes;
     return {};
   };
-  const plan::OutputPlaces outputs = plan::PlaceOutputs(plan_, kTarget, index);
+  const plan::OutputPlaces outputs = plan::PlaceOutputs(plan_, target_, index);
   QWEN_RETURN_IF_ERROR(allocate("arena", arena_bytes, &rank.arena));
   QWEN_RETURN_IF_ERROR(allocate("outputs", outputs.bytes, &rank.outputs));
   QWEN_RETURN_IF_ERROR(allocate("KV pages", options_.num_pages * state.page_bytes, &rank.pages));
   QWEN_RETURN_IF_ERROR(allocate("recurrent slots", options_.num_slots * state.slot_bytes, &rank.slots));
-  QWEN_RETURN_IF_ERROR(allocate("snapshots", fold_bytes, &rank.fold_out));
+  if (rank.host) {
+    QWEN_ASSIGN_OR_RETURN(rank.fold_out, rank.host->Allocate(fold_bytes));
+    QWEN_RETURN_IF_ERROR(rank.host->Reserve(host_scratch, host_shared).status());
+    rank.host_outputs.resize(outputs.bytes);
+  } else {
+    QWEN_RETURN_IF_ERROR(allocate("snapshots", fold_bytes, &rank.fold_out));
+  }
+  QWEN_RETURN_IF_ERROR(PlaceWeights(index));
   auto reserved = rank.device->Reserve(scratch_bytes, shared_bytes);
   if (!reserved.ok()) return reserved.status().Annotate("scratch");
   rank.allocated_bytes += *reserved;
@@ -267,8 +314,33 @@ Status CpuExecutor::InitRank(int index) {
   return {};
 }
 
+// On a device that is the host the weights stay where they were packed. Weights whose bytes are the same share them.
+Status DeviceExecutor::PlaceWeights(int index) {
+  Rank& rank = ranks_[index];
+  rank.weights.resize(plan_.packed.size());
+  std::map<const uint8_t*, device::Memory> placed;
+  for (size_t i = 0; i < plan_.packed.size(); ++i) {
+    if (plan_.packed[i].rank != index || !weights_.packed[i]) continue;
+    uint8_t* host = weights_.packed[i].get();
+    if (rank.device->is_host()) {
+      rank.weights[i] = device::Memory(weights_.packed[i], host);
+      continue;
+    }
+    device::Memory& memory = placed[host];
+    if (!memory) {
+      auto allocated = rank.device->Allocate(plan_.packed[i].bytes);
+      if (!allocated.ok()) return allocated.status().Annotate("weights");
+      memory = *std::move(allocated);
+      rank.allocated_bytes += plan_.packed[i].bytes;
+      QWEN_RETURN_IF_ERROR(rank.device->CopyIn(memory.get(), host, plan_.packed[i].bytes).Annotate("weights"));
+    }
+    rank.weights[i] = memory;
+  }
+  return {};
+}
+
 // A program whose weights the checkpoint does not have.
-bool CpuExecutor::Left(const plan::Program& program) const {
+bool DeviceExecutor::Left(const plan::Program& program) const {
   for (const plan::Buffer& buffer : program.buffers) {
     if (buffer.kind != plan::BufferKind::kWeight || buffer.index < 0) continue;
     if (static_cast<size_t>(buffer.index) >= plan_.packed.size()) continue;
@@ -280,25 +352,24 @@ bool CpuExecutor::Left(const plan::Program& program) const {
 }
 
 // The plan's figures come from a compiler whose kernels may have needed less.
-Status CpuExecutor::CheckWorkspace(const plan::Program& program, const Rank& rank) const {
+Status DeviceExecutor::CheckWorkspace(const plan::Program& program, const Rank& rank) const {
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const int32_t index = program.steps[i].kernel;
     if (index < 0 || static_cast<size_t>(index) >= rank.kernels.size() || !rank.kernels[index])
       return DataLossError(
-          fmt::format("step {}: kernel {}, the plan has {} for cpu", i, index,
-                      std::ranges::count_if(rank.kernels, [](const auto& k) { return k != nullptr; })));
+          fmt::format("step {}: kernel {}, the plan has {} for {}", i, index,
+                      std::ranges::count_if(rank.kernels, [](const auto& k) { return k != nullptr; }), target_));
     const device::Kernel& kernel = *rank.kernels[index];
-    kernels::Workspace need = kernel.info->workspace(kernel.spec.get(), plan_.capacity.max_num_batched_tokens);
-    if (need.scratch > program.scratch_bytes || need.shared > program.shared_bytes)
+    if (kernel.scratch_bytes > program.scratch_bytes || kernel.shared_bytes > program.shared_bytes)
       return DataLossError(fmt::format("kernel {}: needs {} bytes of scratch and {} shared, the plan has {} and {}",
-                                       plan_.kernels[index].name, need.scratch, need.shared, program.scratch_bytes,
-                                       program.shared_bytes),
+                                       plan_.kernels[index].name, kernel.scratch_bytes, kernel.shared_bytes,
+                                       program.scratch_bytes, program.shared_bytes),
                            kOtherBuild);
   }
   return {};
 }
 
-Status CpuExecutor::BindProgram(const plan::Program& program, std::span<const int64_t> output_at, Rank* rank) {
+Status DeviceExecutor::BindProgram(const plan::Program& program, std::span<const int64_t> output_at, Rank* rank) {
   BoundProgram bound;
   bound.plan = &program;
   const plan::State& state = *rank->state;
@@ -336,11 +407,11 @@ Status CpuExecutor::BindProgram(const plan::Program& program, std::span<const in
         // A share of no rows has no bytes; its address is never read.
         if (!weights_.packed[buffer.index] && packed.bytes > 0)
           return InvalidArgumentError(fmt::format("weight {} was not loaded", plan_.weights[packed.weight].name));
-        *at = weights_.packed[buffer.index].get();
+        *at = rank->weights[buffer.index].get();
         return {};
       }
       case plan::BufferKind::kInput:
-        *at = nullptr;
+        *at = rank->hidden.get();  // the host's is known at each Run
         return {};
       case plan::BufferKind::kOutput:
         *at = rank->outputs.get() + output_at[index];
@@ -357,6 +428,10 @@ Status CpuExecutor::BindProgram(const plan::Program& program, std::span<const in
           fmt::format("input {} is buffer {}, the program has {}", port.name, port.buffer, program.buffers.size()));
     const plan::Buffer& buffer = program.buffers[port.buffer];
     bound.hidden_port = {.bytes = buffer.bytes, .row_bytes = RowBytes(buffer)};
+    if (!rank->device->is_host() && !rank->hidden) {
+      QWEN_ASSIGN_OR_RETURN(rank->hidden, rank->device->Allocate(buffer.bytes));
+      rank->allocated_bytes += buffer.bytes;
+    }
   }
   for (const plan::Port& port : program.outputs) {
     BoundProgram::Port& out = bound.output_ports[port.name];
@@ -384,7 +459,7 @@ Status CpuExecutor::BindProgram(const plan::Program& program, std::span<const in
       uint8_t* at = nullptr;
       if (step.args[a] >= 0) {
         QWEN_RETURN_IF_ERROR(address(step.args[a], kernel.info->family == "gdn", &at).Annotate(where));
-        if (program.buffers[step.args[a]].kind == plan::BufferKind::kInput)
+        if (rank->device->is_host() && program.buffers[step.args[a]].kind == plan::BufferKind::kInput)
           bound.hidden.push_back({static_cast<int>(i), static_cast<int>(a)});
       }
       out.args.push_back(at);
@@ -396,7 +471,7 @@ Status CpuExecutor::BindProgram(const plan::Program& program, std::span<const in
 }
 
 // Ranks that meet a different number of times would wait for ever.
-Status CpuExecutor::CheckCollectives() const {
+Status DeviceExecutor::CheckCollectives() const {
   for (const auto& [name, first] : ranks_[0].programs) {
     for (size_t r = 0; r < ranks_.size(); ++r) {
       auto collectives = [](const BoundProgram& program) {
@@ -424,7 +499,7 @@ Status CpuExecutor::CheckCollectives() const {
 
 // --- Running ---------------------------------------------------------------------------------------------------------
 
-Status CpuExecutor::WhyNot(const std::string& program) const {
+Status DeviceExecutor::WhyNot(const std::string& program) const {
   for (const plan::Program& known : plan_.programs)
     if (known.name == program)
       return UnimplementedError(fmt::format("program {}: the checkpoint does not have its weights", program));
@@ -434,7 +509,7 @@ Status CpuExecutor::WhyNot(const std::string& program) const {
 }
 
 // What would write or read outside of a buffer. Ids and pages are the engine's.
-Status CpuExecutor::CheckBatch(const BoundProgram& program, const kernels::BatchView& batch,
+Status DeviceExecutor::CheckBatch(const BoundProgram& program, const kernels::BatchView& batch,
                                std::span<const uint8_t> hidden) const {
   const plan::Capacity& capacity = plan_.capacity;
   if (batch.num_short < 0 || batch.num_short > batch.num_seqs || batch.num_seqs > capacity.max_num_seqs)
@@ -462,13 +537,13 @@ Status CpuExecutor::CheckBatch(const BoundProgram& program, const kernels::Batch
   if (static_cast<int64_t>(hidden.size()) != want)
     return InvalidArgumentError(fmt::format("hidden: {} bytes, want {}", hidden.size(), want));
   for (const auto& [name, port] : program.output_ports) {
-    if (!hidden.empty() && hidden.data() < port.data + port.bytes && port.data < hidden.data() + hidden.size())
+    if (!cuda() && !hidden.empty() && hidden.data() < port.data + port.bytes && port.data < hidden.data() + hidden.size())
       return InvalidArgumentError(fmt::format("hidden: lies in output {}, which the program overwrites", name));
   }
   return {};
 }
 
-StatusOr<Outputs> CpuExecutor::Run(const std::string& name, const kernels::BatchView& batch,
+StatusOr<Outputs> DeviceExecutor::Run(const std::string& name, const kernels::BatchView& batch,
                                    std::span<const uint8_t> hidden) {
   auto found = ranks_[0].programs.find(name);
   if (found == ranks_[0].programs.end()) return WhyNot(name);
@@ -477,35 +552,69 @@ StatusOr<Outputs> CpuExecutor::Run(const std::string& name, const kernels::Batch
     return std::move(status).Annotate(fmt::format("program {}: batch", name));
 
   // Everything that can be refused has been: from here on all ranks go through, so none waits in vain.
+  if (!lost_.ok()) return lost_;
   workers_->Run([&](int r) {
     Rank& rank = ranks_[r];
     BoundProgram& program = rank.programs.find(name)->second;
     for (const BoundProgram::Input& input : program.hidden)
       program.steps.steps[input.step].args[input.arg] = const_cast<uint8_t*>(hidden.data());
-    rank.device->Run(program.steps, batch, *comm_);
+    if (rank.hidden && !hidden.empty()) {
+      rank.status = rank.device->CopyIn(rank.hidden.get(), hidden.data(), static_cast<int64_t>(hidden.size()));
+      if (!rank.status.ok()) return;
+    }
+    rank.status = rank.device->Run(program.steps, batch, *comm_);
   });
+  for (Rank& rank : ranks_)
+    if (!rank.status.ok()) return std::move(rank.status).Annotate(fmt::format("program {}", name));
+  if (cuda()) QWEN_RETURN_IF_ERROR(FetchOutputs(first, batch).Annotate(fmt::format("program {}", name)));
 
   Outputs outputs;
   auto port = [&first](const char* output) -> const BoundProgram::Port* {
     auto it = first.output_ports.find(output);
     return it == first.output_ports.end() ? nullptr : &it->second;
   };
-  auto ints = [&port](const char* output, int count) {
+  auto ints = [&](const char* output, int count) {
     const BoundProgram::Port* p = port(output);
-    return p ? std::span(reinterpret_cast<const int32_t*>(p->data), count) : std::span<const int32_t>();
+    return p ? std::span(reinterpret_cast<const int32_t*>(Readable(*p)), count) : std::span<const int32_t>();
   };
-  auto rows = [&port](const char* output, int count) {
+  auto rows = [&](const char* output, int count) {
     const BoundProgram::Port* p = port(output);
-    return p ? std::span<const uint8_t>(p->data, count * p->row_bytes) : std::span<const uint8_t>();
+    return p ? std::span<const uint8_t>(Readable(*p), count * p->row_bytes) : std::span<const uint8_t>();
   };
   outputs.next = ints("next", batch.num_logit_rows);
   outputs.accepted = ints("accepted", batch.num_short);
   outputs.emitted = ints("emitted", batch.num_short);
   if (const BoundProgram::Port* p = port("logits"))
-    outputs.logits = {reinterpret_cast<const float*>(p->data), batch.num_logit_rows * p->row_bytes / sizeof(float)};
+    outputs.logits = {reinterpret_cast<const float*>(Readable(*p)), batch.num_logit_rows * p->row_bytes / sizeof(float)};
   outputs.hidden = rows(port("hidden_out") ? "hidden_out" : "final_hidden", batch.num_tokens);
   outputs.features = rows("features", batch.num_tokens);
   return outputs;
+}
+
+// Where the host reads an output of rank 0.
+const uint8_t* DeviceExecutor::Readable(const BoundProgram::Port& port) const {
+  const Rank& rank = ranks_[0];
+  return cuda() ? rank.host_outputs.data() + (port.data - rank.outputs.get()) : port.data;
+}
+
+// What the batch asked for. Rows of logits are a megabyte each, and mostly nobody reads one.
+Status DeviceExecutor::FetchOutputs(const BoundProgram& program, const kernels::BatchView& batch) {
+  Rank& rank = ranks_[0];
+  auto fetch = [&](const BoundProgram::Port& port, int64_t first, int64_t count) {
+    const int64_t at = first * port.row_bytes;
+    return rank.device->CopyOut(const_cast<uint8_t*>(Readable(port)) + at, port.data + at, count * port.row_bytes);
+  };
+  for (const auto& [name, port] : program.output_ports) {
+    if (name != "logits") {
+      const bool by_sequence = name == "accepted" || name == "emitted";
+      QWEN_RETURN_IF_ERROR(
+          fetch(port, 0, by_sequence ? batch.num_short : name == "next" ? batch.num_logit_rows : batch.num_tokens));
+      continue;
+    }
+    for (int n = 0; n < batch.num_logit_rows; ++n)
+      if (batch.sample[n].flags & kernels::kSampleWriteLogits) QWEN_RETURN_IF_ERROR(fetch(port, n, 1));
+  }
+  return {};
 }
 
 // --- Copies of state -------------------------------------------------------------------------------------------------
@@ -523,15 +632,15 @@ struct SlotBatch {
   const int cu_tokens[2] = {0, 1}, token = 0, slot, position, table_row = -1, ring_fill, fold = 1;
 };
 
-void CpuExecutor::SaveSlot(int slot, int position, int ring_fill, std::span<uint8_t> to) const {
+void DeviceExecutor::SaveSlot(int slot, int position, int ring_fill, std::span<uint8_t> to) const {
   assert(0 <= slot && slot < options_.num_slots && static_cast<int64_t>(to.size()) == slot_copy_bytes());
   if (position == 0) {  // nothing was ever written: the slot's bytes are another sequence's
     std::ranges::fill(to, uint8_t{0});
     return;
   }
-  SlotBatch sequence(slot, position, ring_fill);
   uint8_t* at = to.data();
-  for (const Rank& rank : ranks_) {
+  for (Rank& rank : ranks_) {
+    SlotBatch sequence(rank.host ? 0 : slot, position, ring_fill);
     device::Program fold;
     fold.state = StateOf(*rank.state);
     fold.steps.resize(1);
@@ -539,71 +648,85 @@ void CpuExecutor::SaveSlot(int slot, int position, int ring_fill, std::span<uint
     for (const SavedLayer& layer : rank.saved_layers) {
       uint8_t* pool = rank.slots.get() + layer.offset;
       const uint8_t* mine = pool + slot * rank.state->slot_bytes;
+      if (rank.host) {
+        Remember(rank.device->CopyOut(rank.slot_copy.data(), mine, layer.layout.bytes));
+        mine = pool = rank.slot_copy.data();
+      }
       fold.steps[0].kernel = layer.fold.get();
       fold.steps[0].args.resize(kernels::kGdnFoldArgs);
       fold.steps[0].args[kernels::kGdnFoldState] = pool;
       fold.steps[0].args[kernels::kGdnFoldBase] = rank.fold_out.get();
-      rank.device->Run(fold, sequence.View(), *comm_);
-      rank.device->CopyOut(at, rank.fold_out.get(), layer.base_bytes);
+      Remember(rank.folder().Run(fold, sequence.View(), *comm_));
+      std::memcpy(at, rank.fold_out.get(), layer.base_bytes);
       at += layer.base_bytes;
       for (int p = position - layer.conv_rows; p < position; ++p) {
         const int64_t row_bytes = layer.layout.conv_row_bytes;
         if (p < 0)
           std::memset(at, 0, row_bytes);
         else
-          rank.device->CopyOut(at, mine + layer.layout.conv + p % rank.state->conv_rows * row_bytes, row_bytes);
+          std::memcpy(at, mine + layer.layout.conv + p % rank.state->conv_rows * row_bytes, row_bytes);
         at += row_bytes;
       }
     }
   }
 }
 
-void CpuExecutor::LoadSlot(int slot, int position, std::span<const uint8_t> from) {
+void DeviceExecutor::LoadSlot(int slot, int position, std::span<const uint8_t> from) {
   assert(0 <= slot && slot < options_.num_slots && static_cast<int64_t>(from.size()) == slot_copy_bytes());
   if (position == 0) return;  // R = P: neither S0 nor a conv row is read
   const uint8_t* at = from.data();
   for (const Rank& rank : ranks_) {
     for (const SavedLayer& layer : rank.saved_layers) {
       uint8_t* mine = rank.slots.get() + slot * rank.state->slot_bytes + layer.offset;
-      rank.device->CopyIn(mine + layer.layout.base, at, layer.base_bytes);
+      Remember(rank.device->CopyIn(mine + layer.layout.base, at, layer.base_bytes));
       at += layer.base_bytes;
       for (int p = position - layer.conv_rows; p < position; ++p) {
         const int64_t row_bytes = layer.layout.conv_row_bytes;
         if (p >= 0)
-          rank.device->CopyIn(mine + layer.layout.conv + p % rank.state->conv_rows * row_bytes, at, row_bytes);
+          Remember(
+              rank.device->CopyIn(mine + layer.layout.conv + p % rank.state->conv_rows * row_bytes, at, row_bytes));
         at += row_bytes;
       }
     }
   }
 }
 
-void CpuExecutor::SavePage(int page, std::span<uint8_t> to) const {
+void DeviceExecutor::SavePage(int page, std::span<uint8_t> to) const {
   assert(0 <= page && page < options_.num_pages && static_cast<int64_t>(to.size()) == page_bytes());
   uint8_t* at = to.data();
   for (const Rank& rank : ranks_) {
-    rank.device->CopyOut(at, rank.pages.get() + page * rank.state->page_bytes, rank.state->page_bytes);
+    Remember(rank.device->CopyOut(at, rank.pages.get() + page * rank.state->page_bytes, rank.state->page_bytes));
     at += rank.state->page_bytes;
   }
 }
 
-void CpuExecutor::LoadPage(int page, std::span<const uint8_t> from) {
+void DeviceExecutor::LoadPage(int page, std::span<const uint8_t> from) {
   assert(0 <= page && page < options_.num_pages && static_cast<int64_t>(from.size()) == page_bytes());
   const uint8_t* at = from.data();
   for (const Rank& rank : ranks_) {
-    rank.device->CopyIn(rank.pages.get() + page * rank.state->page_bytes, at, rank.state->page_bytes);
+    Remember(rank.device->CopyIn(rank.pages.get() + page * rank.state->page_bytes, at, rank.state->page_bytes));
     at += rank.state->page_bytes;
   }
 }
 
 }  // namespace
 
+std::string_view TargetOf(DeviceKind device) { return device == DeviceKind::kCuda ? "sm_89" : "cpu"; }
+
 int ThreadsFor(const plan::Plan& plan, int asked) { return asked ? asked : std::max(1, AvailableCores() / plan.tp); }
 
 int64_t MachineMemoryBytes() { return device::CpuMemoryBytes(); }
 
+StatusOr<int64_t> DeviceMemoryBytes(DeviceKind device) {
+  if (device == DeviceKind::kCpu) return MachineMemoryBytes();
+  QWEN_ASSIGN_OR_RETURN(const std::vector<device::CudaCard> cards, device::CudaCards());
+  return cards.front().memory_bytes;
+}
+
 Status CheckMemory(const plan::Plan& plan, const ExecutorOptions& options) {
-  return plan::CheckFit(plan, kTarget,
-                        {.memory_bytes = MachineMemoryBytes(),
+  QWEN_ASSIGN_OR_RETURN(const int64_t memory_bytes, DeviceMemoryBytes(options.device));
+  return plan::CheckFit(plan, std::string(TargetOf(options.device)),
+                        {.memory_bytes = memory_bytes,
                          .num_slots = options.num_slots,
                          .num_pages = options.num_pages,
                          .threads = ThreadsFor(plan, options.threads)});
@@ -611,7 +734,8 @@ Status CheckMemory(const plan::Plan& plan, const ExecutorOptions& options) {
 
 StatusOr<std::unique_ptr<Executor>> Executor::Create(const plan::Plan& plan, Weights weights,
                                                      const ExecutorOptions& options) {
-  auto executor = std::make_unique<CpuExecutor>(ForCpu(plan), std::move(weights), options);
+  auto executor = std::make_unique<DeviceExecutor>(ForTarget(plan, TargetOf(options.device)), std::move(weights),
+                                                   options);
   QWEN_RETURN_IF_ERROR(executor->Init());
   return std::unique_ptr<Executor>(std::move(executor));
 }

@@ -21,7 +21,13 @@
 
 namespace qwen::exec {
 
+/// Where a plan runs: the CPU runs programs for `cpu`, CUDA cards those for `sm_89`.
+enum class DeviceKind { kCpu, kCuda };
+/// The target of the programs that a device runs.
+std::string_view TargetOf(DeviceKind device);
+
 struct ExecutorOptions {
+  DeviceKind device = DeviceKind::kCpu;
   int threads = 0;                  // as ThreadsFor
   std::optional<kernels::Isa> isa;  // the best one when absent
   int num_pages = 0;                // KV pages of every rank's pool
@@ -34,13 +40,16 @@ int ThreadsFor(const plan::Plan& plan, int asked);
 
 /// What this process may use of the machine's: its own memory, or the group's limit.
 int64_t MachineMemoryBytes();
+/// The same of a device: a card's memory. kUnimplemented without one.
+StatusOr<int64_t> DeviceMemoryBytes(DeviceKind device);
 
 /// kResourceExhausted with both numbers when the plan with these pools does not fit this machine, by its memory
 /// statement. Create asks it; who asks before weights are loaded saves their time.
 Status CheckMemory(const plan::Plan& plan, const ExecutorOptions& options);
 
 /// A program's outputs after Run: rank 0's, valid until the next Run of any program. `hidden` and `features` stay until
-/// the next Run of the same one.
+/// the next Run of the same one. From a CUDA card come the logits of those rows alone that ask for them
+/// (kSampleWriteLogits); the others' are not defined.
 struct Outputs {
   std::span<const int32_t> next;               // [logit rows]
   std::span<const float> logits;               // [logit rows, vocab]

@@ -6,6 +6,7 @@
 #include "fmt/format.h"
 #include "runtime/base/json.h"
 #include "runtime/exec/executor.h"
+#include "runtime/device/cuda_driver.h"
 #include "runtime/kernels/catalog.h"
 #include "runtime/plan/dump.h"
 #include "runtime/plan/reader.h"
@@ -64,14 +65,21 @@ Status VerifyCommand(const Flags& flags) {
 Status DevicesCommand(const Flags& flags) {
   unsigned cores = std::max(1u, std::thread::hardware_concurrency());
   double gib = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)) / 0x1p30;
+  const auto cards = device::CudaCards();
   if (flags.Bool("json")) {
-    std::string isas;
+    std::string isas, cuda;
+    for (const device::CudaCard& card : cards.ok() ? *cards : std::vector<device::CudaCard>())
+      cuda += fmt::format(
+          ", {{\"device\": \"cuda\", \"ordinal\": {}, \"name\": {}, \"memory_gib\": {:.1f}, "
+          "\"compute_capability\": \"{}.{}\"}}",
+          card.ordinal, JsonQuote(card.name), static_cast<double>(card.memory_bytes) / 0x1p30, card.major, card.minor);
     for (kernels::Isa isa : kernels::kAllIsas)
       isas += fmt::format("{}\"{}\": {}", isas.empty() ? "" : ", ", kernels::IsaName(isa), kernels::IsaSupported(isa));
     fmt::print(
         "{{\"devices\": [{{\"device\": \"cpu\", \"name\": {}, \"cores\": {}, \"memory_gib\": {:.1f}, "
-        "\"isa\": \"{}\", \"isas\": {{{}}}}}]}}\n",
-        JsonQuote(CpuName()), cores, gib, kernels::IsaName(kernels::DetectIsa()), isas);
+        "\"isa\": \"{}\", \"isas\": {{{}}}}}{}], \"no_cuda\": {}}}\n",
+        JsonQuote(CpuName()), cores, gib, kernels::IsaName(kernels::DetectIsa()), isas, cuda,
+        cards.ok() ? "null" : JsonQuote(cards.status().message()));
     return {};
   }
   fmt::print("cpu: {}, {} cores, {:.1f} GiB\n", CpuName(), cores, gib);
@@ -80,6 +88,13 @@ Status DevicesCommand(const Flags& flags) {
                !kernels::IsaSupported(isa)   ? "not on this machine"
                : isa == kernels::DetectIsa() ? "used"
                                              : "possible");
+  if (!cards.ok()) {
+    fmt::print("cuda: not used: {}\n", cards.status().message());
+    return {};
+  }
+  for (const device::CudaCard& card : *cards)
+    fmt::print("cuda:{}: {}, {:.1f} GiB, compute capability {}.{}\n", card.ordinal, card.name,
+               static_cast<double>(card.memory_bytes) / 0x1p30, card.major, card.minor);
   return {};
 }
 

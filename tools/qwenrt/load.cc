@@ -1,13 +1,16 @@
 #include "tools/qwenrt/load.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 #include <utility>
 
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "runtime/base/log.h"
 #include "runtime/base/progress.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/device/cuda_driver.h"
 #include "runtime/exec/executor.h"
 #include "runtime/exec/pack.h"
 #include "runtime/exec/weights.h"
@@ -27,6 +30,22 @@ StatusOr<std::optional<kernels::Isa>> ChooseIsa(const Flags& flags) {
                               fmt::format("the best it can is {}", kernels::IsaName(kernels::DetectIsa())));
   }
   return InternalError(fmt::format("--isa: {} is no instruction set", flags.Choice("isa")));
+}
+
+StatusOr<exec::DeviceKind> ChooseDevice(const plan::Plan& plan, const Flags& flags) {
+  const bool asked = flags.HasValue("device");
+  if (asked && flags.Choice("device") == "cpu") return exec::DeviceKind::kCpu;
+  const std::string_view target = exec::TargetOf(exec::DeviceKind::kCuda);
+  const bool has = std::ranges::find(plan.targets, target) != plan.targets.end();
+  if (!asked && !has) return exec::DeviceKind::kCpu;
+  if (!has)
+    return UnimplementedError(
+        fmt::format("--device=cuda: the plan has no program for {}, only for {}", target, fmt::join(plan.targets, ", ")),
+        fmt::format("compile with --target=cpu,{}", target));
+  const auto cards = device::CudaCards();
+  if (cards.ok()) return exec::DeviceKind::kCuda;
+  if (!asked) return exec::DeviceKind::kCpu;
+  return Status(cards.status()).Annotate("--device=cuda");
 }
 
 Status ApplyCpuMask(const Flags& flags) {
@@ -84,6 +103,7 @@ StatusOr<std::unique_ptr<engine::Engine>> LoadEngine(const plan::Plan& plan, con
   options.preallocate = flags.Bool("preallocate");
   if (flags.HasValue("threads")) options.threads = static_cast<int>(flags.Int("threads"));
   QWEN_ASSIGN_OR_RETURN(options.isa, ChooseIsa(flags));
+  QWEN_ASSIGN_OR_RETURN(options.device, ChooseDevice(plan, flags));
   QWEN_ASSIGN_OR_RETURN(const WeightSource source,
                         ParseWeights(flags.Text("weights"), flags.Argument(0), plan.model.weights_dir));
   QWEN_RETURN_IF_ERROR(exec::CheckMemory(plan, options));

@@ -11,6 +11,7 @@
 #include "runtime/base/signals.h"
 #include "runtime/base/status.h"
 #include "runtime/engine/engine.h"
+#include "runtime/exec/executor.h"
 #include "runtime/exec/weights.h"
 #include "runtime/kernels/catalog.h"
 #include "runtime/plan/plan.h"
@@ -22,6 +23,10 @@ Status ApplyCpuMask(const Flags& flags);
 
 /// What --isa names; none when absent. kUnimplemented when this machine cannot run it.
 StatusOr<std::optional<kernels::Isa>> ChooseIsa(const Flags& flags);
+
+/// What --device names, or CUDA where the plan has programs for sm_89 and the machine a card, else the CPU. An error, with
+/// what is missing, only when CUDA was asked for.
+StatusOr<exec::DeviceKind> ChooseDevice(const plan::Plan& plan, const Flags& flags);
 
 /// Runs `work` with a callback that shows its bytes as one phase of --progress.
 Status WithProgress(const Flags& flags, std::string_view phase,

@@ -93,23 +93,26 @@ StatusOr<Sizes> SizesFor(const plan::Plan& plan, const Flags& flags) {
       flags.HasValue("max-num-seqs") ? static_cast<int32_t>(flags.Int("max-num-seqs")) : plan.capacity.max_num_seqs;
   options.max_model_len = flags.HasValue("max-model-len") ? flags.Int("max-model-len") : plan.model.max_model_len;
   QWEN_RETURN_IF_ERROR(plan::CheckCapacity(plan, options));
+  QWEN_ASSIGN_OR_RETURN(const exec::DeviceKind device, ChooseDevice(plan, flags));
+  const std::string target(exec::TargetOf(device));
   const int64_t machine = exec::MachineMemoryBytes();
-  sizes.memory_bytes = static_cast<int64_t>(static_cast<double>(machine) * flags.Real("gpu-memory-utilization"));
+  QWEN_ASSIGN_OR_RETURN(const int64_t device_bytes, exec::DeviceMemoryBytes(device));
+  sizes.memory_bytes = static_cast<int64_t>(static_cast<double>(device_bytes) * flags.Real("gpu-memory-utilization"));
   if (flags.Bool("enable-prefix-caching"))
     sizes.snapshot_bytes =
         flags.HasValue("state-cache-bytes") ? flags.Size("state-cache-bytes") : std::min(int64_t{8} << 30, machine / 4);
-  options.snapshot_bytes = sizes.snapshot_bytes;
+  if (device == exec::DeviceKind::kCpu) options.snapshot_bytes = sizes.snapshot_bytes;  // else the host's
   options.memory_bytes = sizes.memory_bytes;
   // What fits decides, up to every sequence at its full length, which is all that can be of use without a cache.
-  const plan::MemoryStatement room = plan::StateMemory(plan, "cpu", options);
+  const plan::MemoryStatement room = plan::StateMemory(plan, target, options);
   int64_t pages = int64_t{options.max_num_seqs} * engine::PagesFor(options.max_model_len);
   if (flags.HasValue("kv-cache-tokens"))
     pages = engine::PagesFor(flags.Int("kv-cache-tokens"));
   else if (room.fit)
     pages = std::min(pages, room.fit->pages);
   options.num_pages = std::clamp<int64_t>(pages, 1, std::numeric_limits<int>::max());
-  QWEN_RETURN_IF_ERROR(plan::CheckFit(plan, "cpu", options));
-  const plan::MemoryStatement statement = plan::StateMemory(plan, "cpu", options);
+  QWEN_RETURN_IF_ERROR(plan::CheckFit(plan, target, options));
+  const plan::MemoryStatement statement = plan::StateMemory(plan, target, options);
   sizes.sequences = options.max_num_seqs;
   sizes.pages = static_cast<int>(options.num_pages);
   sizes.model_len = std::min(options.max_model_len, int64_t{sizes.pages} * plan::kPageTokens);

@@ -91,7 +91,10 @@ QWEN_DRAW PhiloxWords DrawWords(unsigned long long seed, int group, int position
 }
 
 QWEN_DRAW float Gumbel(unsigned long long seed, int token, int position, int choice) {
-  return GumbelOfWord(DrawWords(seed, token >> 2, position, choice).w[token & 3]);
+  const PhiloxWords words = DrawWords(seed, token >> 2, position, choice);
+  // Not by an index: on a card that would put the words into memory.
+  const unsigned low = token & 1 ? words.w[1] : words.w[0], high = token & 1 ? words.w[3] : words.w[2];
+  return GumbelOfWord(token & 2 ? high : low);
 }
 
 }  // namespace qwen::kernels
