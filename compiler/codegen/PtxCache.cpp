@@ -24,8 +24,6 @@ std::string digestOf(const std::string &text) {
 } // namespace
 
 std::string PtxCache::defaultFolder() {
-  if (const char *asked = std::getenv("QWENC_CACHE_DIR"))
-    return asked;
   if (const char *xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg == '/')
     return std::string(xdg) + "/qwenc";
   if (const char *home = std::getenv("HOME"); home && *home == '/')

@@ -19,7 +19,7 @@ public:
   /// "": no cache.
   explicit PtxCache(std::string folder) : folder(std::move(folder)) {}
 
-  /// QWENC_CACHE_DIR, else qwenc in XDG_CACHE_HOME or ~/.cache; "" where none of these is known, or QWENC_CACHE_DIR is empty.
+  /// qwenc in XDG_CACHE_HOME or ~/.cache; "" where neither is known.
   static std::string defaultFolder();
 
   std::optional<std::string> find(const std::string &key) const;

@@ -5,12 +5,13 @@
 #include <algorithm>
 #include <tuple>
 
+#include "compiler/codegen/Nvrtc.h"
 #include "test/e2e/support.h"
 
 namespace qwen::e2e {
 namespace {
 
-// A checkpoint, and the instruction set to run it with.
+// A checkpoint, and the instruction set to run it with, or "cuda": the emulator, or what QWENRT_CUDA_DRIVER names.
 using Param = std::tuple<std::string, std::string>;
 
 class GoldenRuntime : public testing::TestWithParam<Param> {
@@ -19,7 +20,14 @@ class GoldenRuntime : public testing::TestWithParam<Param> {
   const std::string& isa() const { return std::get<1>(GetParam()); }
   std::string Title() const { return name() + " " + isa(); }
 
+  bool cuda() const { return isa() == "cuda"; }
+
   void SetUp() override {
+    if (cuda()) {
+      setenv("QWENRT_CUDA_DRIVER", QWEN_CUDA_EMULATOR, /*overwrite=*/0);
+      if (auto nvrtc = compiler::Nvrtc::open(); !nvrtc.ok()) GTEST_SKIP() << nvrtc.status().message();
+      return;
+    }
     static const std::string devices = RunProgram("qwenrt", {"devices", "--json"}).output;
     if (devices.find(fmt::format("\"{}\": true", isa())) == std::string::npos)
       GTEST_SKIP() << "this machine has no " << isa();
@@ -28,15 +36,19 @@ class GoldenRuntime : public testing::TestWithParam<Param> {
     std::string dir = GoldenDir(name());
     std::vector<std::string> arguments = {"compile", dir, "-o", temp_ / "m.plan"};
     arguments.insert(arguments.end(), compile_flags.begin(), compile_flags.end());
+    if (cuda())  // a step of 256 rows is enough, and its logits are fewer
+      for (const char* flag : {"--target=sm_89", "--max-num-batched-tokens=256"}) arguments.push_back(flag);
     CommandResult compile = RunProgram("qwenc", arguments);
     EXPECT_EQ(compile.exit_code, 0) << compile.output;
-    return Logits(temp_ / "m.plan", dir, dir + "/cases.json", temp_ / "out.safetensors", {"--isa", isa()});
+    return Logits(temp_ / "m.plan", dir, dir + "/cases.json", temp_ / "out.safetensors",
+                  cuda() ? std::vector<std::string>{"--device", "cuda"} : std::vector<std::string>{"--isa", isa()});
   }
   TempDir temp_;
 };
 
 // The bound is contracts, section 11: f32 through fused kernels, whose sums run in another order.
 TEST_P(GoldenRuntime, F32WorstRow) {
+  if (cuda() && !name().ends_with("-a")) GTEST_SKIP() << "one of each type on CUDA: the others take the same kernels";
   auto golden = ReadTensors(GoldenDir(name()) + "/golden.safetensors");
   auto got = Run({"--dtype", "f32"});
   double worst = 0;
@@ -77,6 +89,8 @@ std::string NameOf(const testing::TestParamInfo<Param>& info) {
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }
+INSTANTIATE_TEST_SUITE_P(Cuda, GoldenRuntime, testing::Combine(testing::ValuesIn(Goldens()), testing::Values("cuda")),
+                         NameOf);
 INSTANTIATE_TEST_SUITE_P(All, GoldenRuntime,
                          testing::Combine(testing::ValuesIn(Goldens()),
                                           testing::Values("base", "avx2", "avx512", "amx")),

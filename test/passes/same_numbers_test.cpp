@@ -216,7 +216,7 @@ protected:
     }
   }
 
-  MLIRContext context(MLIRContext::Threading::DISABLED); // as qwenc has it
+  MLIRContext context{MLIRContext::Threading::DISABLED}; // as qwenc has it
 };
 
 class SameNumbers : public Passes, public testing::WithParamInterface<const char *> {};

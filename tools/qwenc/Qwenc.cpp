@@ -55,8 +55,10 @@ constexpr ExampleRow kExamples[] = {
 #undef FLAG
 #undef EXAMPLE
 };
+constexpr EnvironmentRow kEnvironment[] = {
+    {"QWENC_NVRTC", "library to open as NVRTC instead of the CUDA toolkit's"}};
 constexpr FlagTable kTable = {"qwenc", "compiles hybrid Qwen models into plans that qwenrt runs", kCommands, kFlags,
-                              kExamples};
+                              kExamples, kEnvironment};
 
 void print(const std::string &text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 

@@ -39,7 +39,9 @@ constexpr ExampleRow kExamples[] = {
 #undef FLAG
 #undef EXAMPLE
 };
-constexpr FlagTable kTable = {"qwenrt", "runs plans that qwenc made", kCommands, kFlags, kExamples};
+constexpr EnvironmentRow kEnvironment[] = {
+    {"QWENRT_CUDA_DRIVER", "library to open as the CUDA driver instead of libcuda.so.1"}};
+constexpr FlagTable kTable = {"qwenrt", "runs plans that qwenc made", kCommands, kFlags, kExamples, kEnvironment};
 
 struct Row {
   std::string_view name;
