@@ -51,10 +51,12 @@ std::string emitCudaSource(const plan::Kernel &kernel, const kernels::CudaKernel
   }
   return fmt::format("#include \"runtime/kernels/{header}\"\n\n"
                      "{constants}struct Spec {{\n  static constexpr int kThreads = {threads};\n{members}}};\n\n"
-                     "extern \"C\" __global__ __launch_bounds__({threads})\n"
+                     "extern \"C\" __global__ __launch_bounds__({bounds})\n"
                      "void {name}(const __grid_constant__ qwen::kernels::cuda::Launch<{args}> launch) {{\n"
                      "  qwen::kernels::cuda::{body}<Spec>(launch);\n}}\n",
                      fmt::arg("header", info.header), fmt::arg("constants", constants), fmt::arg("threads", shape.threads),
+                     fmt::arg("bounds", info.min_blocks ? fmt::format("{}, {}", shape.threads, info.min_blocks)
+                                                        : fmt::format("{}", shape.threads)),
                      fmt::arg("members", members), fmt::arg("name", kernel.name), fmt::arg("args", numArgs),
                      fmt::arg("body", info.body));
 }

@@ -37,18 +37,23 @@ std::string Output(const std::string& command) {
 
 struct Model {
   std::string name;
-  int nodes;  // launches of a decode token at most
+  int nodes;             // launches of a decode token at most
+  std::vector<int> tps;  // whose kernels ptxas sees; QWEN_EVERY_SHARD has it see those of 1, 2 and 3
 };
 class CudaPlan : public testing::TestWithParam<Model> {};
 
-// Registers: 128 keep two blocks of 256 threads on a multiprocessor; eight heads' sums are 64 registers of attn_decode.
+// Registers: 128 keep two blocks of 256 threads on a multiprocessor, and 255 two blocks of attn_decode's 128, whose sums for
+// eight heads alone are 64.
 TEST_P(CudaPlan, PtxasSeesNoSpillsAndNoStack) {
   if (std::string why = NoNvrtc(); !why.empty()) GTEST_SKIP() << why;
+  if (GetParam().tps.empty() && !std::getenv("QWEN_EVERY_SHARD"))
+    GTEST_SKIP() << "two minutes a model: tools/dev accept 6 asks for every shard of it";
   const std::string ptxas = "/usr/local/cuda/bin/ptxas";
   if (!std::filesystem::exists(ptxas)) GTEST_SKIP() << ptxas << " is not there";
   std::set<std::string> seen;
   int most = 0;
-  for (int tp : {1, 2, 3}) {
+  const bool every = std::getenv("QWEN_EVERY_SHARD");
+  for (int tp : every ? std::vector<int>{1, 2, 3} : GetParam().tps) {
     TempDir temp;
     const std::string dump = temp / "ir";
     std::filesystem::create_directory(dump);
@@ -59,22 +64,21 @@ TEST_P(CudaPlan, PtxasSeesNoSpillsAndNoStack) {
     for (const auto& entry : std::filesystem::directory_iterator(dump + "/kernels")) {
       const std::filesystem::path path = entry.path();
       if (path.extension() != ".ptx" || !seen.insert(path.stem()).second) continue;
-      for (const char* arch : {"sm_89", "sm_90"}) {
+      for (const char* arch : every ? std::vector<const char*>{"sm_89", "sm_90"} : std::vector<const char*>{"sm_89"}) {
         const std::string text = Output(fmt::format("{} -arch={} -v {} -o /dev/null", ptxas, arch, path.string()));
         EXPECT_NE(text.find(" 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"), std::string::npos)
             << path.stem() << " " << arch << "\n" << text;
         std::smatch match;
         ASSERT_TRUE(std::regex_search(text, match, std::regex("Used ([0-9]+) registers"))) << text;
         const int registers = std::stoi(match[1]);
-        EXPECT_LE(registers, path.stem().string().starts_with("attn_decode") ? 208 : 128) << path.stem() << " " << arch;
+        EXPECT_LE(registers, path.stem().string().starts_with("attn_decode") ? 255 : 128) << path.stem() << " " << arch;
         most = std::max(most, registers);
         if (std::regex_search(text, match, std::regex("([0-9]+) bytes smem"))) EXPECT_LE(std::stoi(match[1]), 48 << 10);
       }
     }
   }
-  Figure("ptxas " + GetParam().name, fmt::format("{} kernels at tp 1, 2, 3 for sm_89 and sm_90: no spills, no stack, at "
-                                                 "most {} registers",
-                                                 seen.size(), most));
+  Figure("ptxas " + GetParam().name, fmt::format("{} kernels{}: no spills, no stack, at most {} registers", seen.size(),
+                                                 every ? " at tp 1, 2, 3 for sm_89 and sm_90" : "", most));
 }
 
 TEST_P(CudaPlan, LaunchesOfAToken) {
@@ -95,8 +99,8 @@ TEST_P(CudaPlan, LaunchesOfAToken) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, CudaPlan,
-                         testing::Values(Model{"Qwen3.5-0.8B", 125}, Model{"Qwen3.5-4B", 165},
-                                         Model{"Qwen3.5-27B", 325}, Model{"Qwen3.5-35B-A3B", 250}),
+                         testing::Values(Model{"Qwen3.5-0.8B", 125, {1}}, Model{"Qwen3.5-4B", 165, {}},
+                                         Model{"Qwen3.5-27B", 325, {}}, Model{"Qwen3.5-35B-A3B", 250, {3}}),
                          [](const auto& info) {
                            std::string name = info.param.name;
                            std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(c); }, '_');

@@ -30,6 +30,7 @@ int ThreadsFor(int items, int max) { return std::clamp((items + kWarp - 1) / kWa
 
 /// What most kernels say: nothing that they refuse, no workspace.
 struct Plain {
+  static constexpr int kMinBlocks = 0;
   template <class Spec>
   static Status Check(const Spec&) {
     return {};
@@ -126,6 +127,8 @@ struct Attention : Plain {
   }
 };
 struct AttnDecode : Attention {
+  // The sums of eight heads are 64 registers: two blocks have all 255, and nothing is spilled.
+  static constexpr int kMinBlocks = 2;
   static int Blocks(const AttentionSpec& s) { return std::max(s.kv_heads, 1) * (cuda::AttnSplits(s.kv_heads) + 1); }
   static LaunchShape Shape(const AttentionSpec& s) {
     return {.threads = cuda::kAttnThreads,
@@ -182,7 +185,8 @@ struct Elementwise : Plain {
 
 template <class Kernel, class Spec>
 constexpr CudaKernelInfo MakeInfo(std::string_view entry, std::string_view header, std::string_view body) {
-  return {entry, header, body, [](const void* spec) { return Kernel::Check(*static_cast<const Spec*>(spec)); },
+  return {entry, header, body, Kernel::kMinBlocks,
+          [](const void* spec) { return Kernel::Check(*static_cast<const Spec*>(spec)); },
           [](const void* spec) { return Kernel::Shape(*static_cast<const Spec*>(spec)); },
           [](const void* spec, const plan::Capacity& capacity) {
             return Kernel::Space(*static_cast<const Spec*>(spec), capacity);

@@ -24,6 +24,7 @@ struct CudaKernelInfo {
   std::string_view entry;   // as in catalog.def
   std::string_view header;  // below runtime/kernels: the body
   std::string_view body;    // its function template
+  int min_blocks;           // of a multiprocessor, for __launch_bounds__; 0: ptxas decides
   /// What the body cannot do though the contract allows it: kUnimplemented.
   Status (*check)(const void* spec);
   plan::LaunchShape (*shape)(const void* spec);

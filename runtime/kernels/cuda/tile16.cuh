@@ -94,10 +94,9 @@ struct WeightTile {
 /// sum[row][token] = (rows `first` and `second`) . x of `kTiles` tiles of tokens, in shared memory behind the barrier
 /// that ends the call. A null group gives zeros. `x(token, k, v)` puts eight columns from k on into v, zero beyond
 /// kColumns and for tokens that are not there; it is called for tokens of the block, 0 to 8 kTiles - 1.
-template <int kColumns, int kTiles, class X>
+template <int kColumns, int kTiles, int kRing, class X>
 __device__ __forceinline__ void ProductBf16(const unsigned char* first, const unsigned char* second, const X& x,
                                             ProductShared& shared) {
-  constexpr int kRing = 2;  // column tiles on their way: 32 registers
   constexpr int kColumnTiles = (kColumns + kTileColumnsBf16 - 1) / kTileColumnsBf16;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const unsigned char* group = g < 4 ? first : second;
@@ -167,12 +166,13 @@ __device__ __forceinline__ void ProductF32(const unsigned char* first, const uns
 }
 
 /// As above, by the weights' type. Every thread of the block calls it; sums are there when it returns, and stay until
-/// the next call.
-template <DType kType, int kColumns, int kTiles, class X>
+/// the next call. `kRing` column tiles of a warp are on their way beside the one at hand, 16 registers each: one of two
+/// blocks' warps is 32 KiB a multiprocessor, twice what the latency of DRAM asks for.
+template <DType kType, int kColumns, int kTiles, int kRing = 2, class X>
 __device__ __forceinline__ void Product(const unsigned char* first, const unsigned char* second, const X& x,
                                         ProductShared& shared) {
   if constexpr (kType == DType::kBF16)
-    ProductBf16<kColumns, kTiles>(first, second, x, shared);
+    ProductBf16<kColumns, kTiles, kRing>(first, second, x, shared);
   else
     ProductF32<kColumns, kTiles>(first, second, x, shared);
   __syncthreads();

@@ -12,6 +12,8 @@ namespace qwen::kernels::cuda {
 template <class Spec, int kArgs>
 struct LinearRows {
   using T = Element<Spec::x_type>;
+  // A gate's columns take the registers of a tile on its way.
+  static constexpr int kRing = Spec::prologue == kPrologueGatedRmsNorm ? 1 : 2;
   static constexpr int kHeads = Spec::prologue == kPrologueGatedRmsNorm ? Spec::k / Spec::head_dim : 1;
 
   struct Shared {
@@ -50,12 +52,21 @@ struct LinearRows {
     } else if constexpr (Spec::prologue == kPrologueGatedRmsNorm) {
       float z[8];
       LoadColumns<T, Spec::k>(gate + at, k, z);
+      if constexpr (Spec::head_dim % 8 == 0) {  // eight columns are of one head
+        if (k >= Spec::k) return;
+        const float scale = shared.scale[token][k / Spec::head_dim];
+        float w[8];
+        LoadColumns<float, Spec::head_dim>(weight, k % Spec::head_dim, w);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        if (k + i >= Spec::k) break;
-        const float activated = Spec::sigmoid ? Sigmoid(z[i]) : Silu(z[i]);
-        v[i] = Rounded<T>(v[i] * shared.scale[token][(k + i) / Spec::head_dim] * weight[(k + i) % Spec::head_dim] *
-                          activated);
+        for (int i = 0; i < 8; ++i)
+          v[i] = Rounded<T>(v[i] * scale * w[i] * (Spec::sigmoid ? Sigmoid(z[i]) : Silu(z[i])));
+      } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          if (k + i >= Spec::k) break;
+          v[i] = Rounded<T>(v[i] * shared.scale[token][(k + i) / Spec::head_dim] * weight[(k + i) % Spec::head_dim] *
+                            (Spec::sigmoid ? Sigmoid(z[i]) : Silu(z[i])));
+        }
       }
     }
   }
@@ -88,7 +99,7 @@ __device__ void LinearBlock(const Launch<kArgs>& launch, int first, int count, P
     constexpr int kChannels = Spec::n(0);
     using Y = Element<Spec::y_type(0)>;
     for (int item = blockIdx.x; item * kTileRows < kChannels; item += gridDim.x) {
-      Product<Spec::w_type, Spec::k, kTiles>(
+      Product<Spec::w_type, Spec::k, kTiles, LinearRows<Spec, kArgs>::kRing>(
           Group<Spec::w_type, Spec::k>(launch.args[kLinearFirstWeight], item, kChannels),
           Group<Spec::w_type, Spec::k>(launch.args[kLinearFirstWeight + 1], item, kChannels), x, shared);
       for (int i = threadIdx.x; i < kTileRows * count; i += kProductThreads) {
@@ -107,7 +118,7 @@ __device__ void LinearBlock(const Launch<kArgs>& launch, int first, int count, P
         constexpr int kChannels = Spec::n(kOutput);
         using Y = Element<Spec::y_type(kOutput)>;
         const void* matrix = launch.args[kLinearFirstWeight + kOutput];
-        Product<Spec::w_type, Spec::k, kTiles>(Group<Spec::w_type, Spec::k>(matrix, 2 * at, kChannels),
+        Product<Spec::w_type, Spec::k, kTiles, LinearRows<Spec, kArgs>::kRing>(Group<Spec::w_type, Spec::k>(matrix, 2 * at, kChannels),
                                                Group<Spec::w_type, Spec::k>(matrix, 2 * at + 1, kChannels), x, shared);
         for (int i = threadIdx.x; i < kItemRows * count; i += kProductThreads) {
           const int row = i % kItemRows, token = i / kItemRows, channel = at * kItemRows + row;
