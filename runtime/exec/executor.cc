@@ -717,9 +717,17 @@ int ThreadsFor(const plan::Plan& plan, int asked) { return asked ? asked : std::
 
 int64_t MachineMemoryBytes() { return device::CpuMemoryBytes(); }
 
+StatusOr<std::vector<Card>> CudaCards() {
+  QWEN_ASSIGN_OR_RETURN(const std::vector<device::CudaCard> found, device::CudaCards());
+  std::vector<Card> cards;
+  for (const device::CudaCard& card : found)
+    cards.push_back({card.ordinal, card.name, card.memory_bytes, card.major, card.minor});
+  return cards;
+}
+
 StatusOr<int64_t> DeviceMemoryBytes(DeviceKind device) {
   if (device == DeviceKind::kCpu) return MachineMemoryBytes();
-  QWEN_ASSIGN_OR_RETURN(const std::vector<device::CudaCard> cards, device::CudaCards());
+  QWEN_ASSIGN_OR_RETURN(const std::vector<Card> cards, CudaCards());
   return cards.front().memory_bytes;
 }
 

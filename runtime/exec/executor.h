@@ -26,6 +26,16 @@ enum class DeviceKind { kCpu, kCuda };
 /// The target of the programs that a device runs.
 std::string_view TargetOf(DeviceKind device);
 
+/// A CUDA card that runs programs for sm_89.
+struct Card {
+  int ordinal = 0;
+  std::string name;
+  int64_t memory_bytes = 0;
+  int major = 0, minor = 0;  // compute capability
+};
+/// kUnimplemented, and why, when there is none.
+StatusOr<std::vector<Card>> CudaCards();
+
 struct ExecutorOptions {
   DeviceKind device = DeviceKind::kCpu;
   int threads = 0;                  // as ThreadsFor

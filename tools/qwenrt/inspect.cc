@@ -6,7 +6,6 @@
 #include "fmt/format.h"
 #include "runtime/base/json.h"
 #include "runtime/exec/executor.h"
-#include "runtime/device/cuda_driver.h"
 #include "runtime/kernels/catalog.h"
 #include "runtime/plan/dump.h"
 #include "runtime/plan/reader.h"
@@ -65,10 +64,10 @@ Status VerifyCommand(const Flags& flags) {
 Status DevicesCommand(const Flags& flags) {
   unsigned cores = std::max(1u, std::thread::hardware_concurrency());
   double gib = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)) / 0x1p30;
-  const auto cards = device::CudaCards();
+  const auto cards = exec::CudaCards();
   if (flags.Bool("json")) {
     std::string isas, cuda;
-    for (const device::CudaCard& card : cards.ok() ? *cards : std::vector<device::CudaCard>())
+    for (const exec::Card& card : cards.ok() ? *cards : std::vector<exec::Card>())
       cuda += fmt::format(
           ", {{\"device\": \"cuda\", \"ordinal\": {}, \"name\": {}, \"memory_gib\": {:.1f}, "
           "\"compute_capability\": \"{}.{}\"}}",
@@ -92,7 +91,7 @@ Status DevicesCommand(const Flags& flags) {
     fmt::print("cuda: not used: {}\n", cards.status().message());
     return {};
   }
-  for (const device::CudaCard& card : *cards)
+  for (const exec::Card& card : *cards)
     fmt::print("cuda:{}: {}, {:.1f} GiB, compute capability {}.{}\n", card.ordinal, card.name,
                static_cast<double>(card.memory_bytes) / 0x1p30, card.major, card.minor);
   return {};

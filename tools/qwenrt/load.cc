@@ -10,7 +10,6 @@
 #include "runtime/base/log.h"
 #include "runtime/base/progress.h"
 #include "runtime/base/thread_pool.h"
-#include "runtime/device/cuda_driver.h"
 #include "runtime/exec/executor.h"
 #include "runtime/exec/pack.h"
 #include "runtime/exec/weights.h"
@@ -42,7 +41,7 @@ StatusOr<exec::DeviceKind> ChooseDevice(const plan::Plan& plan, const Flags& fla
     return UnimplementedError(
         fmt::format("--device=cuda: the plan has no program for {}, only for {}", target, fmt::join(plan.targets, ", ")),
         fmt::format("compile with --target=cpu,{}", target));
-  const auto cards = device::CudaCards();
+  const auto cards = exec::CudaCards();
   if (cards.ok()) return exec::DeviceKind::kCuda;
   if (!asked) return exec::DeviceKind::kCpu;
   return Status(cards.status()).Annotate("--device=cuda");
