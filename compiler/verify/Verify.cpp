@@ -12,6 +12,7 @@
 
 #include "compiler/verify/Verify.h"
 
+#include "compiler/verify/KernelRunner.h"
 #include "compiler/reference/Interpreter.h"
 #include "compiler/reference/RandomInputs.h"
 #include "dialects/kernel/KernelDialect.h"
@@ -27,10 +28,10 @@
 
 #include <cmath>
 #include <cstring>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <map>
 #include <random>
-#include <thread>
+#include <xxhash.h>
 
 using namespace mlir;
 namespace model = qwen::ir::model;
@@ -49,6 +50,7 @@ constexpr int kPage = plan::kPageTokens;
 class Bytes {
 public:
   explicit Bytes(int64_t size = 0) : storage(size_t(size) + 64) {}
+  int64_t size() const { return int64_t(storage.size()) - 64; }
   uint8_t *data() { return storage.data() + (-reinterpret_cast<uintptr_t>(storage.data()) & 63); }
 
 private:
@@ -120,13 +122,13 @@ struct Sequence {
   bool fold, isShort;
 };
 
-std::vector<Sequence> sequencesFor(const plan::State &state) {
+std::vector<Sequence> sequencesFor(const plan::State &state, int promptRows) {
   int m = state.max_rows, f = state.fold_rows;
   return {{1, 40, 0, false, true},     // a plain decode row
           {m, f + 25, f, true, true},  // a verify step that must fold first
           {1, 41, f - 1, false, true}, // the last row before a fold
           {1, 0, 0, false, true},      // the first token of all
-          {65, 0, 0, true, false},     // a prompt past a chunk border
+          {promptRows, 0, 0, true, false}, // a prompt
           {5, 70, 3, true, false}};    // a later chunk, with rows to fold
 }
 
@@ -140,8 +142,8 @@ struct LayerState {
 
 class RegionCheck {
 public:
-  RegionCheck(const plan::Plan &plan, ModuleOp module, kernels::Isa isa, const VerifyOptions &options)
-      : plan(plan), module(module), codePath(isa), options(options), random(options.seed) {}
+  RegionCheck(const plan::Plan &plan, ModuleOp module, KernelRunner &runner, const VerifyOptions &options)
+      : plan(plan), module(module), runner(runner), options(options), random(options.seed) {}
 
   /// Checks the dispatch that stands at the same place in every rank's program; reports on rank `rank`'s kernels.
   Status run(const std::vector<kernel::DispatchOp> &ranks, size_t rank, std::map<std::string, KernelReport> &reports);
@@ -170,7 +172,7 @@ private:
 
   const plan::Plan &plan;
   ModuleOp module;
-  kernels::Isa codePath;
+  KernelRunner &runner;
   const VerifyOptions &options;
   std::mt19937_64 random;
 
@@ -187,7 +189,7 @@ private:
 
 void RegionCheck::makeBatch(kernel::DispatchOp dispatch) {
   const plan::State &layout = plan.states.front();
-  sequences = sequencesFor(layout);
+  sequences = sequencesFor(layout, options.promptRows);
   for (const Sequence &sequence : sequences)
     maxPages = std::max(maxPages, (sequence.position + sequence.rows + kPage - 1) / kPage);
   std::uniform_int_distribution<int32_t> ids(0, int32_t(plan.model.vocab) - 1);
@@ -213,7 +215,7 @@ void RegionCheck::makeBatch(kernel::DispatchOp dispatch) {
     for (int32_t row = 0; row < shortRows; ++row)
       batch.logit_rows.push_back(row);
   else
-    batch.logit_rows = {0, int32_t(shortRows + 64), int32_t(batch.num_tokens() - 1)};
+    batch.logit_rows = {0, int32_t(shortRows + options.promptRows - 1), int32_t(batch.num_tokens() - 1)};
   for (size_t row = 0; row < batch.logit_rows.size(); ++row) {
     kernels::SampleParams params{};
     params.seed = options.seed + row;
@@ -227,13 +229,17 @@ void RegionCheck::makeBatch(kernel::DispatchOp dispatch) {
   stateView = {kPage, 0, 0, layout.max_rows, layout.fold_rows, layout.ring_rows, layout.conv_rows};
 }
 
+// Whether a step runs over the rows that logits are wanted of.
+bool overWanted(kernel::DispatchOp dispatch) {
+  return llvm::any_of(dispatch.block(), [](Operation &op) {
+    return isa<model::LmHeadOp, model::SampleOp, model::AllGatherOp, model::CandidateWalkOp, model::AcceptOp,
+               model::LogitRowsOp>(op);
+  });
+}
+
 int64_t RegionCheck::rowsOf(kernel::DispatchOp dispatch) const {
-  bool wanted = false, gathers = false;
-  for (Operation &op : const_cast<kernel::DispatchOp &>(dispatch).block()) {
-    wanted |= isa<model::LmHeadOp, model::SampleOp, model::AllGatherOp, model::CandidateWalkOp, model::AcceptOp>(op);
-    gathers |= isa<model::LogitRowsOp>(op);
-  }
-  return wanted && !gathers ? int64_t(batch.logit_rows.size()) : batch.num_tokens();
+  bool gathers = llvm::any_of(dispatch.block(), [](Operation &op) { return isa<model::LogitRowsOp>(op); });
+  return overWanted(dispatch) && !gathers ? int64_t(batch.logit_rows.size()) : batch.num_tokens();
 }
 
 void RegionCheck::makeState(kernel::DispatchOp dispatch, size_t index, Slot &value) {
@@ -566,34 +572,29 @@ Status RegionCheck::run(const std::vector<kernel::DispatchOp> &ranks, size_t ran
   for (auto [index, kernel] : llvm::enumerate(decoded)) {
     auto &[info, spec] = kernel;
     auto list = cast<DenseI32ArrayAttr>((*dispatch.getArgs())[index]).asArrayRef();
-    std::vector<void *> args;
+    KernelCall call{.name = cast<FlatSymbolRefAttr>((*dispatch.getKernels())[index]).getValue().str(),
+                    .info = info, .spec = spec.get(), .part = info->part, .batch = &view, .state = &stateView,
+                    .rank = int(rank)};
+    if (call.part == plan::Part::kAll && overWanted(dispatch))
+      call.part = plan::Part::kLogitRows;
     for (int32_t arg : list) {
       if (arg < 0)
-        args.push_back(nullptr);
+        call.args.push_back({});
       else if (arg == int32_t(mine.size()))
-        args.push_back(temp.data());
+        call.args.push_back({temp.data(), temp.size(), true});
       else if (arg < int32_t(dispatch.getNumOperands()) &&
                isa<model::KvCacheType, model::RecurrentStateType>(dispatch.getInputs()[arg].getType()))
-        args.push_back(layers.front().pool.data());
+        call.args.push_back({layers.front().pool.data(), layers.front().pool.size(), true});
       else
-        args.push_back(mine[arg].bytes.data());
+        call.args.push_back({mine[arg].bytes.data(), mine[arg].bytes.size(), arg >= int32_t(dispatch.getNumOperands())});
     }
-    std::vector<const void *> peers;
     for (auto &theirs : values)
-      peers.push_back(list[0] < 0 ? nullptr : theirs[list[0]].bytes.data());
-    kernels::Workspace space = info->workspace(spec.get(), int(batch.num_tokens()));
-    constexpr int kThreads = 2;
-    Bytes scratch[kThreads] = {Bytes(space.scratch), Bytes(space.scratch)}, shared(space.shared);
-    kernels::CpuBody body = kernels::FindBody(info->entry, codePath);
-    std::vector<std::thread> threads;
-    for (int thread = 0; thread < kThreads; ++thread)
-      threads.emplace_back([&, thread] {
-        kernels::Launch launch{&view, &stateView, args.data(), peers.data(), int(rank), int(ranks.size()), thread,
-                               kThreads, scratch[thread].data(), shared.data()};
-        body(spec.get(), launch);
-      });
-    for (std::thread &thread : threads)
-      thread.join();
+      call.peers.push_back(list[0] < 0 ? Argument{} : Argument{theirs[list[0]].bytes.data(), theirs[list[0]].bytes.size()});
+    QWEN_RETURN_IF_ERROR(runner.run(call).Annotate(fmt::format("kernel {}", call.name)));
+    uint64_t bits = 0;
+    for (const Argument &argument : call.args)
+      if (argument.written && argument.data != temp.data())
+        bits = XXH3_64bits_withSeed(argument.data, size_t(argument.bytes), bits);
 
     // A short kernel answers for the short sequences' rows, a long one for the others.
     bool isShort = info->part == plan::Part::kShort, isLong = info->part == plan::Part::kLong;
@@ -616,7 +617,7 @@ Status RegionCheck::run(const std::vector<kernel::DispatchOp> &ranks, size_t ran
 
     KernelReport report{.kernel = cast<FlatSymbolRefAttr>((*dispatch.getKernels())[index]).getValue().str(),
                         .family = std::string(info->family), .entry = std::string(info->entry),
-                        .rows = std::min(to, rows) - from};
+                        .rows = std::min(to, rows) - from, .bits = bits};
     auto worst = [&](std::pair<double, double> result, std::string name) {
       auto [error, allowed] = result;
       bool worse = !(error <= allowed) ? report.ok() || error > report.error
@@ -657,17 +658,30 @@ Status RegionCheck::run(const std::vector<kernel::DispatchOp> &ranks, size_t ran
 
 } // namespace
 
+// The code path on the processor: the asked one, or the best here.
+static StatusOr<kernels::Isa> chooseIsa(const std::optional<std::string> &asked) {
+  if (!asked)
+    return kernels::DetectIsa();
+  for (kernels::Isa isa : kernels::kAllIsas)
+    if (*asked == kernels::IsaName(isa) && kernels::IsaSupported(isa))
+      return isa;
+  return UnimplementedError(fmt::format("--isa={}: this machine cannot run it", *asked));
+}
+
 StatusOr<VerifyReport> verifyPlan(const plan::Plan &plan, const VerifyOptions &options) {
-  kernels::Isa isa = kernels::DetectIsa();
-  if (options.isa) {
-    bool known = false;
-    for (kernels::Isa candidate : {kernels::Isa::kBase, kernels::Isa::kAvx2, kernels::Isa::kAvx512})
-      if (*options.isa == kernels::IsaName(candidate)) {
-        isa = candidate;
-        known = true;
-      }
-    if (!known || !kernels::IsaSupported(isa))
-      return UnimplementedError(fmt::format("--isa={}: this machine cannot run it", *options.isa));
+  const std::string target = options.cuda ? "sm_89" : "cpu";
+  if (!llvm::is_contained(plan.targets, target))
+    return UnimplementedError(fmt::format("the plan has no program for {}, only for {}", target,
+                                          fmt::join(plan.targets, ", ")),
+                              fmt::format("compile with --target=cpu,{}", target));
+  std::unique_ptr<KernelRunner> runner;
+  std::string where = "cuda";
+  if (options.cuda) {
+    QWEN_ASSIGN_OR_RETURN(runner, makeCudaRunner(plan));
+  } else {
+    QWEN_ASSIGN_OR_RETURN(kernels::Isa isa, chooseIsa(options.isa));
+    runner = makeCpuRunner(isa);
+    where = kernels::IsaName(isa);
   }
   if (!options.breakFamily.empty() && !kernel::isFamily(options.breakFamily))
     return InvalidArgumentError(fmt::format("--break-family={}: is no kernel family", options.breakFamily));
@@ -689,7 +703,8 @@ StatusOr<VerifyReport> verifyPlan(const plan::Plan &plan, const VerifyOptions &o
   // Programs by name, their ranks in order; then the dispatches, which stand at the same place on every rank.
   llvm::MapVector<StringAttr, std::vector<func::FuncOp>> programs;
   for (auto program : module->getOps<func::FuncOp>())
-    programs[program->getAttrOfType<StringAttr>(model::kProgramAttr)].push_back(program);
+    if (program->getAttrOfType<StringAttr>(model::kTargetAttr) == target)
+      programs[program->getAttrOfType<StringAttr>(model::kProgramAttr)].push_back(program);
   std::map<std::string, KernelReport> reports;
   for (auto &[name, ranks] : programs) {
     std::vector<std::vector<kernel::DispatchOp>> lists;
@@ -712,13 +727,15 @@ StatusOr<VerifyReport> verifyPlan(const plan::Plan &plan, const VerifyOptions &o
         });
         if (!known)
           QWEN_RETURN_IF_ERROR(
-              RegionCheck(plan, *module, isa, options).run(at, rank, reports).Annotate("section ir"));
+              RegionCheck(plan, *module, *runner, options).run(at, rank, reports).Annotate("section ir"));
       }
     }
   }
 
-  VerifyReport report{.isa = std::string(kernels::IsaName(isa))};
+  VerifyReport report{.where = where};
   for (const plan::Kernel &kernel : plan.kernels) {
+    if (kernel.target != target)
+      continue;
     auto found = reports.find(kernel.name);
     if (found == reports.end())
       return DataLossError(fmt::format("kernel {}: no dispatch of the plan's IR uses it", kernel.name));
@@ -728,7 +745,7 @@ StatusOr<VerifyReport> verifyPlan(const plan::Plan &plan, const VerifyOptions &o
 }
 
 std::string VerifyReport::text() const {
-  std::string text = fmt::format("{:<56} {:>6} {:>10} {:>10}  {}\n", "kernel (" + isa + ")", "rows", "error", "allowed",
+  std::string text = fmt::format("{:<56} {:>6} {:>10} {:>10}  {}\n", "kernel (" + where + ")", "rows", "error", "allowed",
                                  "worst at");
   size_t bad = 0;
   for (const KernelReport &kernel : kernels) {
@@ -741,13 +758,13 @@ std::string VerifyReport::text() const {
 }
 
 std::string VerifyReport::json() const {
-  std::string text = fmt::format("{{\"isa\":\"{}\",\"kernels\":[", isa);
+  std::string text = fmt::format("{{\"isa\":\"{}\",\"kernels\":[", where);
   for (const KernelReport &kernel : kernels)
     text += fmt::format("{}\n{{\"kernel\":\"{}\",\"family\":\"{}\",\"entry\":\"{}\",\"rows\":{},\"error\":{:.6e},"
-                        "\"tolerance\":{:.6e},\"output\":\"{}\",\"ok\":{}}}",
+                        "\"tolerance\":{:.6e},\"output\":\"{}\",\"bits\":\"{:016x}\",\"ok\":{}}}",
                         &kernel == &kernels.front() ? "" : ",", kernel.kernel, kernel.family, kernel.entry, kernel.rows,
                         std::isfinite(kernel.error) ? kernel.error : 1e300, kernel.tolerance, kernel.output,
-                        kernel.ok() ? "true" : "false");
+                        kernel.bits, kernel.ok() ? "true" : "false");
   return text + "\n]}\n";
 }
 

@@ -14,7 +14,9 @@ namespace qwen::compiler {
 
 struct VerifyOptions {
   uint64_t seed = 1;
-  std::optional<std::string> isa; // base, avx2, avx512; the best one here when absent
+  bool cuda = false;              // the programs for sm_89 on the first card instead of the processor's
+  std::optional<std::string> isa; // base, avx2, avx512, amx; the best one here when absent
+  int promptRows = 65;            // of the first prompt: 65 cross a chunk's border, fewer suit a slow device
   std::string breakFamily;        // test hook: spoils what this family's kernels computed
 };
 
@@ -25,11 +27,12 @@ struct KernelReport {
   double tolerance = 0; // of that output
   std::string output;   // which one
   int64_t rows = 0;
+  uint64_t bits = 0; // XXH3 of all it wrote: equal where two runs agree to the bit
   bool ok() const { return error <= tolerance; }
 };
 
 struct VerifyReport {
-  std::string isa;
+  std::string where; // the code path, or cuda
   std::vector<KernelReport> kernels; // as in the plan, each once
 
   std::string text() const;
@@ -39,7 +42,7 @@ struct VerifyReport {
 };
 
 /// Runs every distinct kernel record of the plan on random weights, states and a ragged batch (short sequences of 1 and
-/// max_rows rows with an empty, a nearly full and a folding ring, prompts of 65 and 5 rows), and the model ops of its
+/// max_rows rows with an empty, a nearly full and a folding ring, prompts of 65 and 5 rows by default), and the model ops of its
 /// region in f64 on the same numbers (contracts, section 8). kDataLoss when the plan's IR does not fit its kernels.
 StatusOr<VerifyReport> verifyPlan(const plan::Plan &plan, const VerifyOptions &options);
 

@@ -314,7 +314,8 @@ class CudaDevice : public Device {
       head.rows = batch.counts + (step.part == plan::Part::kLogitRows ? kernels::cuda::kNumLogitRows
                                                                       : kernels::cuda::kNumTokens);
       head.shared = shared_.get(), head.scratch = scratch_.get();
-      head.rank = 0, head.ranks = 1;
+      head.ranks = static_cast<int>(step.peers.size());
+      std::copy(step.peers.begin(), step.peers.end(), head.peers);
       parameters_.resize(offsetof(Head, args) + sizeof(void*) * step.args.size());
       std::memcpy(parameters_.data(), &head, offsetof(Head, args));
       std::memcpy(parameters_.data() + offsetof(Head, args), step.args.data(), sizeof(void*) * step.args.size());

@@ -35,6 +35,7 @@ struct Kernel {
 struct Step {
   const Kernel* kernel = nullptr;
   std::vector<void*> args;  // nullptr: absent
+  std::vector<const void*> peers;  // CUDA: a collective's argument 0 of every rank, as this device reaches it
   plan::Part part = plan::Part::kAll;
   bool waits = false;
 };

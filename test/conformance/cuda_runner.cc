@@ -166,7 +166,6 @@ void RunOnCuda(const BodyCall& run, const KernelInfo& info, const plan::Fields& 
   Upload shared(zeros.data(), zeros.size()), scratch(garbage.data(), garbage.size());
   head.shared = shared.At<unsigned char>();
   head.scratch = scratch.At<unsigned char>();
-  head.rank = run.rank;
   head.ranks = static_cast<int>(run.peers.size());
   for (size_t r = 0; r < run.peers.size(); ++r) head.peers[r] = device(run.peers[r]);
   std::vector<uint8_t> params(sizeof head + 8 * (num_args - 1));

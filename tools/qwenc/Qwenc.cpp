@@ -156,7 +156,8 @@ Status runVerify(const Flags &flags) {
     print(fmt::format("{} weights found, {} tensors ignored\n", plan.weights.size(), map.ignored_tensors));
     return {};
   }
-  VerifyOptions options{.seed = uint64_t(flags.Int("seed")), .breakFamily = flags.Text("break-family")};
+  VerifyOptions options{.seed = uint64_t(flags.Int("seed")), .cuda = flags.Choice("device") == "cuda",
+                        .promptRows = int(flags.Int("prompt-rows")), .breakFamily = flags.Text("break-family")};
   if (flags.Given("isa"))
     options.isa = flags.Choice("isa");
   QWEN_ASSIGN_OR_RETURN(VerifyReport report, verifyPlan(plan, options));

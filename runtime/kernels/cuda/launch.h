@@ -40,7 +40,7 @@ struct Launch {
   const int* rows;         // how many rows the step has: of the batch, or the wanted ones where the step runs over those
   unsigned char* shared;   // the rank's, Workspace::shared bytes: zero on entry, left zero
   unsigned char* scratch;  // the rank's, Workspace::scratch bytes: anything on entry, anything left
-  int rank, ranks;
+  int ranks;               // of `peers`
   const void* peers[kMaxPeers];  // collectives: argument 0 of every rank, as this device reaches it
   void* args[kArgs];             // in the family's order; nullptr: absent
 };
