@@ -41,9 +41,10 @@ struct VerifyReport {
   Status status() const;
 };
 
-/// Runs every distinct kernel record of the plan on random weights, states and a ragged batch (short sequences of 1 and
-/// max_rows rows with an empty, a nearly full and a folding ring, prompts of 65 and 5 rows by default), and the model ops of its
-/// region in f64 on the same numbers (contracts, section 8). kDataLoss when the plan's IR does not fit its kernels.
+/// Runs every distinct kernel record of the target on random weights and states, and the model ops of its region in f64 on
+/// the same numbers (contracts, section 8). Three ragged batches: short sequences of 1 and max_rows rows with an empty, a
+/// nearly full and a folding ring beside prompts of 65 and 5 rows; one row behind 2,999 others; nine short sequences.
+/// kDataLoss when the plan's IR does not fit its kernels, kUnimplemented when there is no program or card to ask.
 StatusOr<VerifyReport> verifyPlan(const plan::Plan &plan, const VerifyOptions &options);
 
 } // namespace qwen::compiler
