@@ -22,6 +22,7 @@ __device__ void AllReduce(const Launch<kReduceArgs>& launch) {
     row[i] = 0;
     if (c >= Spec::channels) continue;
     float sum = static_cast<const float*>(launch.peers[0])[first + c];
+#pragma unroll 1
     for (int r = 1; r < launch.ranks; ++r) sum += static_cast<const float*>(launch.peers[r])[first + c];
     sum = Rounded<Y>(sum);
     if constexpr (Spec::residual)
@@ -52,6 +53,7 @@ __device__ void AllGather(const Launch<kGatherArgs>& launch) {
   for (int r = 0; r < Spec::ranks; ++r) channels += Spec::counts_at(r);
   float* to = static_cast<float*>(launch.args[kGatherY]) + n * channels;
   for (int r = 0; r < Spec::ranks; to += Spec::counts_at(r), ++r)
+#pragma unroll 1
     for (int c = threadIdx.x; c < Spec::counts_at(r); c += Spec::kThreads)
       to[c] = static_cast<const float*>(launch.peers[r])[n * Spec::counts_at(r) + c];
 }

@@ -199,10 +199,13 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
   float* q = reinterpret_cast<float*>(attn_shared);  // [kHeads][kRow]
   float* parts = q + kHeads * kRow;                  // [warps][kHeads][kRow + 2]
 
+#pragma unroll 1
   for (int h = warp; h < kHeads; h += kAttnWarps) {
     const int head = AttnHead<Spec>(kv_head, first_head + h);
+#pragma unroll 1
     for (int c = Spec::head_dim + lane; c < kRow; c += 32) q[h * kRow + c] = 0;
     if (head < 0) {
+#pragma unroll 1
       for (int c = lane; c < Spec::head_dim; c += 32) q[h * kRow + c] = 0;
       continue;
     }
@@ -278,6 +281,7 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
     if (lane == 0) mine[h * (kRow + 2) + kRow] = s.norm[h], mine[h * (kRow + 2) + kRow + 1] = s.highest[h];
   }
   __syncthreads();
+#pragma unroll 1
   for (int i = threadIdx.x; i < kHeads * (Spec::head_dim + 1); i += kAttnThreads) {
     const int h = i / (Spec::head_dim + 1), c = i % (Spec::head_dim + 1);
     const int head = AttnHead<Spec>(kv_head, first_head + h);
@@ -339,6 +343,7 @@ __device__ void AttnDecode(const Launch<kAttnArgs>& launch) {
 
     // Whoever arrives last adds up.
     if (!LastToArrive(reinterpret_cast<unsigned*>(launch.shared) + seq * Spec::kv_heads + kv_head, kSplits + 1)) return;
+#pragma unroll 1
     for (int i = threadIdx.x; i < rows * kGroup * Spec::head_dim; i += kAttnThreads) {
       const int c = i % Spec::head_dim, t = i / Spec::head_dim / kGroup;
       const int head = AttnHead<Spec>(kv_head, i / Spec::head_dim % kGroup);

@@ -176,6 +176,7 @@ __device__ __forceinline__ void Product(const unsigned char* first, const unsign
   else
     ProductF32<kColumns, kTiles>(first, second, x, shared);
   __syncthreads();
+#pragma unroll 1
   for (int i = threadIdx.x; i < kItemRows * kTiles * kTokenTile; i += kProductThreads) {
     const int row = i % kItemRows, token = i / kItemRows;
     float sum = shared.partial[0][row][token];
@@ -198,6 +199,7 @@ __device__ __forceinline__ const unsigned char* Group(const void* matrix, int gr
 template <class T, int kColumns, class Row>
 __device__ __forceinline__ void RowScales(int count, float eps, const Row& row, float* scale) {
   const int lane = threadIdx.x % 32;
+#pragma unroll 1
   for (int i = threadIdx.x / 32; i < count; i += kProductWarps) {
     const T* x = row(i);
     float squares = 0;

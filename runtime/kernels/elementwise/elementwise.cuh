@@ -112,6 +112,7 @@ __device__ void Elementwise(const Launch<kArgs>& launch) {
     if constexpr (kOp == ElementwiseOp::kConcat) {
       int to = 0;
       ForEach<Spec::inputs>([&]<int kInput>() {
+#pragma unroll 1
         for (int c = threadIdx.x; c < Spec::in_channels(kInput); c += Spec::kThreads)
           ElementOut<Spec, 0>(args, t, to + c, ElementIn<Spec, kInput>(args, t, c));
         to += Spec::in_channels(kInput);
@@ -121,11 +122,13 @@ __device__ void Elementwise(const Launch<kArgs>& launch) {
       int from = 0;
       ForEach<Spec::outputs>([&]<int kOutput>() {
         constexpr int kWidth = Spec::out_channels(kOutput) / Spec::heads;
+#pragma unroll 1
         for (int c = threadIdx.x; c < Spec::out_channels(kOutput); c += Spec::kThreads)
           ElementOut<Spec, kOutput>(args, t, c, ElementIn<Spec, 0>(args, t, c / kWidth * kHead + from + c % kWidth));
         from += kWidth;
       });
     } else {
+#pragma unroll 1
       for (int c = threadIdx.x; c < Spec::out_channels(0); c += Spec::kThreads) {
         float y;
         if constexpr (kOp == ElementwiseOp::kAdd) {

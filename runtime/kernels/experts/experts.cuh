@@ -28,21 +28,26 @@ struct ActiveExperts {
 /// Ends with a barrier.
 template <class Spec>
 __device__ __forceinline__ void FindActive(const int* ids, int count, ActiveExperts<Spec>& active) {
+#pragma unroll 1
   for (int w = threadIdx.x; w < ActiveExperts<Spec>::kWords; w += kProductThreads) active.mask[w] = 0;
   __syncthreads();
+#pragma unroll 1
   for (int i = threadIdx.x; i < count * Spec::top_k; i += kProductThreads)
     if (const int e = ids[i] - Spec::first_expert; e >= 0 && e < Spec::experts)
       atomicOr(&active.mask[e / 32], 1u << (e % 32));
   __syncthreads();
   // Where an expert stands in the list: how many come before it.
+#pragma unroll 1
   for (int e = threadIdx.x; e < Spec::experts; e += kProductThreads) {
     if (!(active.mask[e / 32] >> (e % 32) & 1)) continue;
     int before = __popc(active.mask[e / 32] & ((1u << (e % 32)) - 1));
+#pragma unroll 1
     for (int w = 0; w < e / 32; ++w) before += __popc(active.mask[w]);
     active.experts[before] = e;
   }
   if (threadIdx.x == 0) {
     active.count = 0;
+#pragma unroll 1
     for (int w = 0; w < ActiveExperts<Spec>::kWords; ++w) active.count += __popc(active.mask[w]);
   }
   __syncthreads();
@@ -56,6 +61,7 @@ __device__ __forceinline__ void FindRows(const int* ids, int count, int expert, 
     const int lane = threadIdx.x;
     int pick = -1;
     if (lane < count)
+#pragma unroll 1
       for (int k = 0; k < Spec::top_k; ++k)
         if (ids[lane * Spec::top_k + k] - Spec::first_expert == expert) pick = k;
     const unsigned found = __ballot_sync(0xffffffffu, pick >= 0);
@@ -189,6 +195,7 @@ __device__ void ExpertsDown(const Launch<kExpertsArgs>& launch) {
           },
           shared);
       // Which of the expert's rows is this thread's token?
+#pragma unroll 1
       for (int i = 0; i < active.rows; ++i)
         if (active.row[i] == token)
           sum = fmaf(weights[token * Spec::top_k + active.pick[i]], shared.sum[out][i], sum);

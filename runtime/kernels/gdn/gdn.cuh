@@ -136,6 +136,7 @@ template <class Spec>
 __device__ __forceinline__ void GdnFoldRecords(const GdnSlot<Spec>& slot, int head, int position, int fill,
                                                GdnState<Spec>& state) {
   constexpr int kRatio = Spec::value_heads / Spec::key_heads;
+#pragma unroll 1
   for (int p = position - fill; p < position; ++p) {
     const float* record = slot.Record(p);
     float k[GdnState<Spec>::kGroups][4], u[kGdnPasses];
@@ -210,6 +211,7 @@ __device__ void GdnSequence(const Launch<kGdnArgs>& launch, int seq, int head, i
   if constexpr (kLong)
     overwrites = LastToArrive(reinterpret_cast<unsigned*>(launch.shared) + ticket * Spec::key_heads + key_head,
                               kRatio * ((Spec::value_dim + kGdnPartRows - 1) / kGdnPartRows));
+#pragma unroll 1
   for (int c = Spec::key_dim + tid; c < GdnShared<Spec>::kKeyRow; c += kGdnThreads) shared.q[c] = shared.k[c] = 0;
 
   GdnFoldRecords(slot, head, position, fill, state);
@@ -289,6 +291,7 @@ __device__ void GdnSequence(const Launch<kGdnArgs>& launch, int seq, int head, i
 
   if constexpr (kLong) {
     state.Store(slot.Rows(head));
+#pragma unroll 1
     for (int t = max(rows - kHistory, 0); t < rows; ++t) {
       const T* from = qkv + (token + t) * kChannels;
       T* to = static_cast<T*>(slot.ConvRow(position + t));

@@ -102,6 +102,7 @@ __device__ void LinearBlock(const Launch<kArgs>& launch, int first, int count, P
       Product<Spec::w_type, Spec::k, kTiles, LinearRows<Spec, kArgs>::kRing>(
           Group<Spec::w_type, Spec::k>(launch.args[kLinearFirstWeight], item, kChannels),
           Group<Spec::w_type, Spec::k>(launch.args[kLinearFirstWeight + 1], item, kChannels), x, shared);
+#pragma unroll 1
       for (int i = threadIdx.x; i < kTileRows * count; i += kProductThreads) {
         const int row = i % kTileRows, token = i / kTileRows, channel = item * kTileRows + row;
         if (channel < kChannels)
@@ -120,6 +121,7 @@ __device__ void LinearBlock(const Launch<kArgs>& launch, int first, int count, P
         const void* matrix = launch.args[kLinearFirstWeight + kOutput];
         Product<Spec::w_type, Spec::k, kTiles, LinearRows<Spec, kArgs>::kRing>(Group<Spec::w_type, Spec::k>(matrix, 2 * at, kChannels),
                                                Group<Spec::w_type, Spec::k>(matrix, 2 * at + 1, kChannels), x, shared);
+#pragma unroll 1
         for (int i = threadIdx.x; i < kItemRows * count; i += kProductThreads) {
           const int row = i % kItemRows, token = i / kItemRows, channel = at * kItemRows + row;
           if (channel >= kChannels) continue;

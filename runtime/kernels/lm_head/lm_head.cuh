@@ -40,6 +40,7 @@ __device__ void LmHeadBlock(const Launch<kLmHeadArgs>& launch, int first, int co
     Product<Spec::w_type, Spec::hidden, kTiles>(
         Group<Spec::w_type, Spec::hidden>(launch.args[kLmHeadW], 2 * item, Spec::vocab),
         Group<Spec::w_type, Spec::hidden>(launch.args[kLmHeadW], 2 * item + 1, Spec::vocab), columns, shared);
+#pragma unroll 1
     for (int i = threadIdx.x; i < kItemRows * count; i += kProductThreads) {
       const int out = i % kItemRows, token = i / kItemRows, id = item * kItemRows + out;
       if (id < Spec::vocab) logits[static_cast<long long>(first + token) * Spec::vocab + id] = shared.sum[out][token];

@@ -96,7 +96,9 @@ __device__ void Sample(const Launch<kSampleArgs>& launch) {
   SampleKey least = 1;
   if (params.top_k > 0 && params.top_k < vocab) {
     if (tid == 0) shared.prefix = 0, shared.left = params.top_k;
+#pragma unroll 1
     for (int shift = 56; shift >= 0; shift -= 8) {
+#pragma unroll 1
       for (int i = tid; i < 256; i += kThreads) shared.counts[i] = 0;
       __syncthreads();
       const SampleKey prefix = shared.prefix, mask = shift == 56 ? 0 : ~SampleKey{0} << (shift + 8);
@@ -119,19 +121,24 @@ __device__ void Sample(const Launch<kSampleArgs>& launch) {
     // Probabilities of a digit, summed by one thread each in order of the ids: always the same sum.
     if (tid == 0) shared.prefix = 0, shared.weight = 0;
     double target = 0;
+#pragma unroll 1
     for (int shift = 56; shift >= 0; shift -= 8) {
       __syncthreads();
       const SampleKey prefix = shared.prefix, mask = shift == 56 ? 0 : ~SampleKey{0} << (shift + 8);
       // A thread's ids are a run, and its sums of all digits are added up digit by digit, run by run.
       const int each = (vocab + kThreads - 1) / kThreads;
+#pragma unroll 1
       for (int i = tid; i < 256; i += kThreads) shared.sums[i] = 0, shared.counts[i] = 0;
       __syncthreads();
+#pragma unroll 1
       for (int v = tid * each; v < min(vocab, tid * each + each); ++v)
         if (const SampleKey key = key_at(v); key >= least && (key & mask) == prefix) atomicOr(&shared.counts[key >> shift & 255], 1);
       __syncthreads();
+#pragma unroll 1
       for (int digit = tid / 32; digit < 256; digit += kThreads / 32) {  // a warp a digit that occurs
         if (shared.counts[digit] == 0) continue;
         double sum = 0;
+#pragma unroll 1
         for (int v = tid % 32; v < vocab; v += 32)
           if (const SampleKey key = key_at(v);
               key >= least && (key & mask) == prefix && static_cast<int>(key >> shift & 255) == digit)
@@ -143,6 +150,7 @@ __device__ void Sample(const Launch<kSampleArgs>& launch) {
       __syncthreads();
       if (shift == 56) {
         double total = 0;
+#pragma unroll 1
         for (int i = 0; i < 256; ++i) total += shared.sums[i];
         target = params.top_p * total;
       }

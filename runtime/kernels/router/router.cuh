@@ -87,6 +87,7 @@ __device__ void RouterBlock(const Launch<kRouterArgs>& launch, int first, int co
   };
   if (Spec::norm && launch.args[kRouterH] && blockIdx.x == 0) {
     T* h = static_cast<T*>(launch.args[kRouterH]) + static_cast<long long>(first) * Spec::hidden;
+#pragma unroll 1
     for (int i = threadIdx.x; i < count * Spec::hidden; i += kProductThreads) {
       const int token = i / Spec::hidden, c = i % Spec::hidden;
       h[i] = FromFloat<T>(Normed<T, Spec::round_first>(ToFloat(x[i]), scale[token], weight[c]));
@@ -96,6 +97,7 @@ __device__ void RouterBlock(const Launch<kRouterArgs>& launch, int first, int co
   for (int item = blockIdx.x; item * kTileRows < Spec::experts; item += gridDim.x) {
     Product<Spec::w_type, Spec::hidden, kTiles>(
         Group<Spec::w_type, Spec::hidden>(launch.args[kRouterW], item, Spec::experts), nullptr, columns, shared);
+#pragma unroll 1
     for (int i = threadIdx.x; i < kTileRows * count; i += kProductThreads) {
       const int out = i % kTileRows, token = i / kTileRows, e = item * kTileRows + out;
       if (e < Spec::experts) logits[static_cast<long long>(first + token) * Spec::experts + e] = shared.sum[out][token];
@@ -116,6 +118,7 @@ __device__ void Router(const Launch<kRouterArgs>& launch) {
     RouterBlock<Spec, kTokenTiles>(launch, first, count, shared, scale);
 
   if (!LastToArrive(reinterpret_cast<unsigned*>(launch.shared) + blockIdx.y, gridDim.x)) return;
+#pragma unroll 1
   for (int token = threadIdx.x / 32; token < count; token += kProductWarps) {
     const long long at = first + token;
     PickExperts<Spec>(static_cast<const float*>(launch.args[kRouterTemp]) + at * Spec::experts,
