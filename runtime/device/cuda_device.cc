@@ -21,7 +21,7 @@ namespace {
 
 constexpr size_t kStagingBytes = size_t{8} << 20;  // of the two halves that uploads go through in turn
 constexpr unsigned kNonBlocking = 1;
-constexpr int kMaxDynamicSharedBytes = 8;      // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+constexpr int kMaxDynamicSharedBytes = 8;         // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr int kErrorLog = 5, kErrorLogBytes = 6;  // CU_JIT_ERROR_LOG_BUFFER, its size
 
 struct CudaKernel : Kernel {
@@ -131,8 +131,7 @@ class CudaDevice : public Device {
     if (CudaResult result = cu_->cuMemAlloc_v2(&at, length); result != 0) {
       size_t free = 0, total = 0;
       cu_->cuMemGetInfo_v2(&free, &total);
-      return ResourceExhaustedError(
-          fmt::format("{} bytes, the card has {} of {} free", bytes, free, total));
+      return ResourceExhaustedError(fmt::format("{} bytes, the card has {} of {} free", bytes, free, total));
     }
     Memory memory(reinterpret_cast<uint8_t*>(at), [cu = cu_, context = context_](uint8_t* p) {
       cu->cuCtxSetCurrent(context);
@@ -161,8 +160,8 @@ class CudaDevice : public Device {
   Status CopyOut(uint8_t* to, const void* from, int64_t bytes) override {
     if (bytes == 0) return {};
     cu_->cuCtxSetCurrent(context_);
-    QWEN_RETURN_IF_ERROR(cu_->Check(
-        cu_->cuMemcpyDtoHAsync_v2(to, reinterpret_cast<CudaAddress>(from), bytes, stream_), "cuMemcpyDtoH"));
+    QWEN_RETURN_IF_ERROR(
+        cu_->Check(cu_->cuMemcpyDtoHAsync_v2(to, reinterpret_cast<CudaAddress>(from), bytes, stream_), "cuMemcpyDtoH"));
     return cu_->Check(cu_->cuStreamSynchronize(stream_), "cuMemcpyDtoH");
   }
 
@@ -280,11 +279,11 @@ class CudaDevice : public Device {
       while (end > begin && to[end - 1] == from[end - 1]) --end;
       if (begin == end) continue;
       std::copy(from + begin, from + end, to + begin);
-      QWEN_RETURN_IF_ERROR(cu_->Check(
-          cu_->cuMemcpyHtoDAsync_v2(
-              reinterpret_cast<CudaAddress>(page_table_.get()) + 4 * (int64_t{row} * max_pages_ + begin), to + begin,
-              4 * static_cast<size_t>(end - begin), stream_),
-          "cuMemcpyHtoD"));
+      QWEN_RETURN_IF_ERROR(
+          cu_->Check(cu_->cuMemcpyHtoDAsync_v2(
+                         reinterpret_cast<CudaAddress>(page_table_.get()) + 4 * (int64_t{row} * max_pages_ + begin),
+                         to + begin, 4 * static_cast<size_t>(end - begin), stream_),
+                     "cuMemcpyHtoD"));
     }
     return {};
   }
@@ -311,8 +310,8 @@ class CudaDevice : public Device {
       Head head{};
       head.batch = batch;
       head.state = program.state;
-      head.rows = batch.counts + (step.part == plan::Part::kLogitRows ? kernels::cuda::kNumLogitRows
-                                                                      : kernels::cuda::kNumTokens);
+      head.rows = batch.counts +
+                  (step.part == plan::Part::kLogitRows ? kernels::cuda::kNumLogitRows : kernels::cuda::kNumTokens);
       head.shared = shared_.get(), head.scratch = scratch_.get();
       head.ranks = static_cast<int>(step.peers.size());
       std::copy(step.peers.begin(), step.peers.end(), head.peers);

@@ -34,7 +34,7 @@ struct Kernel {
 /// A step whose kernel and addresses are known; only the batch is missing.
 struct Step {
   const Kernel* kernel = nullptr;
-  std::vector<void*> args;  // nullptr: absent
+  std::vector<void*> args;         // nullptr: absent
   std::vector<const void*> peers;  // CUDA: a collective's argument 0 of every rank, as this device reaches it
   plan::Part part = plan::Part::kAll;
   bool waits = false;
