@@ -173,6 +173,22 @@ __device__ __forceinline__ void AttnAppend(const Launch<kAttnArgs>& launch, cons
 }
 
 /// Sum, norm and highest logit of some keys, for kHeads query heads: the lane's channels.
+/// Where a channel of a row of floats lies in shared memory: a lane's channels by fours, 128 apart, so that the lanes' 16
+/// bytes lie side by side. AttnChannel is its inverse. Heads that lanes share unevenly stay as they are.
+constexpr bool AttnByFours(int head_dim) { return head_dim % 128 == 0; }
+template <int kHeadDim>
+__device__ __forceinline__ constexpr int AttnPlace(int channel) {
+  constexpr int kPerLane = kHeadDim / 32;
+  if constexpr (!AttnByFours(kHeadDim)) return channel;
+  else return channel % kPerLane / 4 * 128 + channel / kPerLane * 4 + channel % 4;
+}
+template <int kHeadDim>
+__device__ __forceinline__ constexpr int AttnChannel(int place) {
+  constexpr int kPerLane = kHeadDim / 32;
+  if constexpr (!AttnByFours(kHeadDim)) return place;
+  else return place % 128 / 4 * kPerLane + place / 128 * 4 + place % 4;
+}
+
 template <class Spec, int kHeads>
 struct AttnSums {
   static constexpr int kPerLane = (Spec::head_dim + 31) / 32;
@@ -197,7 +213,7 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
   constexpr bool kAligned = Spec::head_dim % 32 == 0;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   float* q = reinterpret_cast<float*>(attn_shared);  // [kHeads][kRow]
-  float* parts = q + kHeads * kRow;                  // [warps][kHeads][kRow + 2]
+  float* parts = q + kHeads * kRow;                  // [warps][kHeads][kRow + 4]: sums, norm, highest
 
 #pragma unroll 1
   for (int h = warp; h < kHeads; h += kAttnWarps) {
@@ -211,6 +227,15 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
     }
     NormRotate<Spec, T, true>(static_cast<const T*>(launch.args[kAttnQ]) + (token * Spec::q_heads + head) * kWidth,
                               static_cast<const float*>(launch.args[kAttnQNorm]), position, q + h * kRow);
+    if constexpr (AttnByFours(Spec::head_dim) && kPerLane > 4) {
+      float v[kPerLane];
+      __syncwarp();
+#pragma unroll
+      for (int e = 0; e < kPerLane; ++e) v[e] = q[h * kRow + lane + 32 * e];
+      __syncwarp();
+#pragma unroll
+      for (int e = 0; e < kPerLane; ++e) q[h * kRow + AttnPlace<Spec::head_dim>(lane + 32 * e)] = v[e];
+    }
   }
   __syncthreads();
 
@@ -235,7 +260,7 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
       for (int h = 0; h < kHeads; ++h) {
         float dot = 0;
 #pragma unroll
-        for (int e = 0; e < kPerLane; ++e) dot = fmaf(q[h * kRow + lane * kPerLane + e], k[e], dot);
+        for (int e = 0; e < kPerLane; ++e) dot = fmaf(q[h * kRow + AttnPlace<Spec::head_dim>(lane * kPerLane + e)], k[e], dot);
         logit[h][j] = dot;
       }
 #pragma unroll
@@ -273,12 +298,12 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
   }
 
   // The warps' parts, in order of the warps.
-  float* mine = parts + warp * kHeads * (kRow + 2);
+  float* mine = parts + warp * kHeads * (kRow + 4);
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
-    for (int e = 0; e < kPerLane; ++e) mine[h * (kRow + 2) + lane * kPerLane + e] = s.sum[h][e];
-    if (lane == 0) mine[h * (kRow + 2) + kRow] = s.norm[h], mine[h * (kRow + 2) + kRow + 1] = s.highest[h];
+    for (int e = 0; e < kPerLane; ++e) mine[h * (kRow + 4) + AttnPlace<Spec::head_dim>(lane * kPerLane + e)] = s.sum[h][e];
+    if (lane == 0) mine[h * (kRow + 4) + kRow] = s.norm[h], mine[h * (kRow + 4) + kRow + 1] = s.highest[h];
   }
   __syncthreads();
 #pragma unroll 1
@@ -286,18 +311,18 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
     const int h = i / (Spec::head_dim + 1), c = i % (Spec::head_dim + 1);
     const int head = AttnHead<Spec>(kv_head, first_head + h);
     if (head < 0) continue;
-    const float* from = parts + h * (kRow + 2);
+    const float* from = parts + h * (kRow + 4);
     float top = kNegInf, sum = 0;
 #pragma unroll
-    for (int w = 0; w < kAttnWarps; ++w) top = fmaxf(top, from[w * kHeads * (kRow + 2) + kRow + 1]);
-    // Channel head_dim stands for the norm.
+    for (int w = 0; w < kAttnWarps; ++w) top = fmaxf(top, from[w * kHeads * (kRow + 4) + kRow + 1]);
+    // Place head_dim stands for the norm.
 #pragma unroll
     for (int w = 0; w < kAttnWarps; ++w) {
-      const float* part = from + w * kHeads * (kRow + 2);
+      const float* part = from + w * kHeads * (kRow + 4);
       if (part[kRow + 1] > kNegInf) sum = fmaf(expf(part[kRow + 1] - top), part[c < Spec::head_dim ? c : kRow], sum);
     }
     float* to = AttnPart<Spec>(launch, token, head, split);
-    to[c] = sum;
+    to[c < Spec::head_dim ? AttnChannel<Spec::head_dim>(c) : c] = sum;
     if (c == Spec::head_dim) to[c + 1] = top;
   }
   __syncthreads();

@@ -20,7 +20,7 @@ constexpr int AttnHeadsAtOnce(int group) { return group < 1 ? 1 : group > 8 ? 8 
 constexpr int AttnPartFloats(int head_dim) { return head_dim + 2; }
 constexpr int AttnDecodeShared(int head_dim, int group) {
   const int row = (head_dim + 31) / 32 * 32, heads = AttnHeadsAtOnce(group);
-  const int merge = heads * row + kAttnWarps * heads * (row + 2), append = kAttnWarps * head_dim;
+  const int merge = heads * row + kAttnWarps * heads * (row + 4), append = kAttnWarps * head_dim;
   return 4 * (merge > append ? merge : append);
 }
 

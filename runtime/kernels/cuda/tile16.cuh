@@ -31,11 +31,14 @@ inline constexpr int kTokenTile = 8;             // rows of an mma's N side
 inline constexpr int kTokenTiles = 2;            // that a block takes at once: sixteen sequences in one pass
 inline constexpr int kBlockTokens = kTokenTile * kTokenTiles;
 
-/// Sums of the block's warps, then of the block.
+/// Sums of the block's warps, then of the block. Rows lie side by side, as a lane has four of them; four words more put the
+/// tokens 2 t that a quarter of a warp writes 8 banks apart.
+inline constexpr int kSumRow = kItemRows + 4;
 struct ProductShared {
-  float partial[kProductWarps][kItemRows][kBlockTokens + 1];  // one more: rows of a quad fall into different banks
-  float sum[kItemRows][kBlockTokens + 1];
+  alignas(16) float partial[kProductWarps][kBlockTokens][kSumRow];
+  float sum[kBlockTokens][kSumRow];
 };
+static_assert(2 * kSumRow % 32 == 8 && kSumRow % 4 == 0);
 
 __device__ __forceinline__ uint4 LoadWeights(const unsigned char* from) {
   uint4 v;
@@ -91,7 +94,7 @@ struct WeightTile {
   }
 };
 
-/// sum[row][token] = (rows `first` and `second`) . x of `kTiles` tiles of tokens, in shared memory behind the barrier
+/// sum[token][row] = (rows `first` and `second`) . x of `kTiles` tiles of tokens, in shared memory behind the barrier
 /// that ends the call. A null group gives zeros. `x(token, k, v)` puts eight columns from k on into v, zero beyond
 /// kColumns and for tokens that are not there; it is called for tokens of the block, 0 to 8 kTiles - 1.
 template <int kColumns, int kTiles, int kRing, class X>
@@ -134,15 +137,10 @@ __device__ __forceinline__ void ProductBf16(const unsigned char* first, const un
   }
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
-    float(&to)[kItemRows][kBlockTokens + 1] = shared.partial[warp];
-    const int token = n * kTokenTile + 2 * t;
 #pragma unroll
-    for (int c = 0; c < 2; ++c) {
-      to[4 * g][token + c] = low[n][c];
-      to[4 * g + 1][token + c] = low[n][2 + c];
-      to[4 * g + 2][token + c] = high[n][c];
-      to[4 * g + 3][token + c] = high[n][2 + c];
-    }
+    for (int c = 0; c < 2; ++c)
+      *reinterpret_cast<float4*>(&shared.partial[warp][n * kTokenTile + 2 * t + c][4 * g]) =
+          make_float4(low[n][c], low[n][2 + c], high[n][c], high[n][2 + c]);
   }
 }
 
@@ -161,7 +159,7 @@ __device__ __forceinline__ void ProductF32(const unsigned char* first, const uns
       for (int i = 0; i < 8; ++i)
         if (group && k + i < kColumns) sum = fmaf(group[(k + i) * kTileRows + lane % kTileRows], v[i], sum);
     }
-    shared.partial[warp][lane][token] = sum;
+    shared.partial[warp][token][lane] = sum;
   }
 }
 
@@ -179,10 +177,10 @@ __device__ __forceinline__ void Product(const unsigned char* first, const unsign
 #pragma unroll 1
   for (int i = threadIdx.x; i < kItemRows * kTiles * kTokenTile; i += kProductThreads) {
     const int row = i % kItemRows, token = i / kItemRows;
-    float sum = shared.partial[0][row][token];
+    float sum = shared.partial[0][token][row];
 #pragma unroll
-    for (int w = 1; w < kProductWarps; ++w) sum += shared.partial[w][row][token];
-    shared.sum[row][token] = sum;
+    for (int w = 1; w < kProductWarps; ++w) sum += shared.partial[w][token][row];
+    shared.sum[token][row] = sum;
   }
   __syncthreads();
 }

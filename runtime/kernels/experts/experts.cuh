@@ -91,14 +91,14 @@ __device__ __forceinline__ void GateUpItem(const unsigned char* gate, const unsi
       gates, Group<Spec::w_type, Spec::hidden>(up, from / kTileRows, up_rows), x, shared);
   // One thread a row and channel: sixteen rows of sixteen channels are the block's threads.
   const int channel = threadIdx.x % kTileRows, row = threadIdx.x / kTileRows;
-  const float g = shared.sum[channel][row];
-  float u = channel + shift < kTileRows ? shared.sum[kTileRows + channel + shift][row] : 0;
+  const float g = shared.sum[row][channel];
+  float u = channel + shift < kTileRows ? shared.sum[row][kTileRows + channel + shift] : 0;
   if (shift != 0) {
     // The rest of the up rows are the next group's; gates are computed again, which tests alone pay for.
     __syncthreads();
     Product<Spec::w_type, Spec::hidden, kTokenTiles>(
         nullptr, Group<Spec::w_type, Spec::hidden>(up, from / kTileRows + 1, up_rows), x, shared);
-    if (channel + shift >= kTileRows) u = shared.sum[kTileRows + channel + shift - kTileRows][row];
+    if (channel + shift >= kTileRows) u = shared.sum[row][kTileRows + channel + shift - kTileRows];
   }
   if (row < count && tile * kTileRows + channel < inter) store(row, tile * kTileRows + channel, Silu(g) * u);
   __syncthreads();
@@ -155,7 +155,7 @@ __device__ void ExpertsGateUp(const Launch<kExpertsArgs>& launch) {
           [&](int i, int k, float(&v)[8]) { columns(i, k, v); }, shared);
       if (threadIdx.x < count)
         temp[threadIdx.x * kTempRow + Spec::top_k * Spec::inter + Spec::shared_inter] =
-            Sigmoid(shared.sum[0][threadIdx.x]);
+            Sigmoid(shared.sum[threadIdx.x][0]);
       __syncthreads();
     }
   }
@@ -198,7 +198,7 @@ __device__ void ExpertsDown(const Launch<kExpertsArgs>& launch) {
 #pragma unroll 1
       for (int i = 0; i < active.rows; ++i)
         if (active.row[i] == token)
-          sum = fmaf(weights[token * Spec::top_k + active.pick[i]], shared.sum[out][i], sum);
+          sum = fmaf(weights[token * Spec::top_k + active.pick[i]], shared.sum[i][out], sum);
     }
     if constexpr (Spec::shared) {
       Product<Spec::w_type, Spec::shared_inter, kTokenTiles>(
@@ -213,7 +213,7 @@ __device__ void ExpertsDown(const Launch<kExpertsArgs>& launch) {
           },
           shared);
       if (token < count)
-        sum = fmaf(temp[token * kTempRow + Spec::top_k * Spec::inter + Spec::shared_inter], shared.sum[out][token], sum);
+        sum = fmaf(temp[token * kTempRow + Spec::top_k * Spec::inter + Spec::shared_inter], shared.sum[token][out], sum);
     }
     if (const int channel = item * kTileRows + out; token < count && channel < Spec::hidden) {
       const long long at = static_cast<long long>(first + token) * Spec::hidden + channel;

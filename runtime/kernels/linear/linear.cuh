@@ -107,7 +107,7 @@ __device__ void LinearBlock(const Launch<kArgs>& launch, int first, int count, P
         const int row = i % kTileRows, token = i / kTileRows, channel = item * kTileRows + row;
         if (channel < kChannels)
           static_cast<Y*>(launch.args[kFirstResult])[static_cast<long long>(first + token) * kChannels + channel] =
-              FromFloat<Y>(Silu(shared.sum[row][token]) * shared.sum[kTileRows + row][token]);
+              FromFloat<Y>(Silu(shared.sum[token][row]) * shared.sum[token][kTileRows + row]);
       }
     }
   } else {
@@ -126,7 +126,7 @@ __device__ void LinearBlock(const Launch<kArgs>& launch, int first, int count, P
           const int row = i % kItemRows, token = i / kItemRows, channel = at * kItemRows + row;
           if (channel >= kChannels) continue;
           const long long to = static_cast<long long>(first + token) * kChannels + channel;
-          float y = shared.sum[row][token];
+          float y = shared.sum[token][row];
           if constexpr (Spec::residual) y += ToFloat(static_cast<const Y*>(launch.args[kLinearResidual])[to]);
           static_cast<Y*>(launch.args[kFirstResult + kOutput])[to] = FromFloat<Y>(y);
         }

@@ -43,7 +43,7 @@ __device__ void LmHeadBlock(const Launch<kLmHeadArgs>& launch, int first, int co
 #pragma unroll 1
     for (int i = threadIdx.x; i < kItemRows * count; i += kProductThreads) {
       const int out = i % kItemRows, token = i / kItemRows, id = item * kItemRows + out;
-      if (id < Spec::vocab) logits[static_cast<long long>(first + token) * Spec::vocab + id] = shared.sum[out][token];
+      if (id < Spec::vocab) logits[static_cast<long long>(first + token) * Spec::vocab + id] = shared.sum[token][out];
     }
   }
 }

@@ -100,7 +100,7 @@ __device__ void RouterBlock(const Launch<kRouterArgs>& launch, int first, int co
 #pragma unroll 1
     for (int i = threadIdx.x; i < kTileRows * count; i += kProductThreads) {
       const int out = i % kTileRows, token = i / kTileRows, e = item * kTileRows + out;
-      if (e < Spec::experts) logits[static_cast<long long>(first + token) * Spec::experts + e] = shared.sum[out][token];
+      if (e < Spec::experts) logits[static_cast<long long>(first + token) * Spec::experts + e] = shared.sum[token][out];
     }
   }
 }

@@ -161,7 +161,7 @@ const Row kRows[] = {
        if (y != y) return Nan(x);
        return x == y ? a | b : B(x < y ? x : y);
      }},
-    {"neg_f", "neg.f32 %r23, %r20;", [](U a, U, U) { return a ^ 0x80000000u; }},
+    {"neg_f", "neg.f32 %r23, %r20;", [](U a, U, U) { return (a & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : a ^ 0x80000000u; }},
     {"add_rz",
      "and.b32 %r20, %r20, 0x3fffffff; and.b32 %r21, %r21, 0x3fffffff; or.b32 %r20, %r20, 0x30000000;"
      "or.b32 %r21, %r21, 0x30000000; add.rz.f32 %r23, %r20, %r21;",
