@@ -11,6 +11,7 @@ Parts, all of them by default, in this order:
   tables      the emulator's own tests on the driver, then every conformance table
   sanitize    memcheck, racecheck and initcheck of compute-sanitizer over the tables
   goldens     every golden, alone and in one batch
+  demo        greedy text of demo/, a checkpoint with its plan (plans/demo.plan) for both targets: the card's is the CPU's
   ceilings    a copy on the card and a product of cuBLAS, in torch
   bench       decode and prompts of the real configs
   profile     ncu's counters of one small run of the first of them, beside the emulator's of the same command (PROFILED),
@@ -33,7 +34,7 @@ import numpy as np
 
 from cpu_isa import BOUNDS, ROOT, read_safetensors
 
-PARTS = ["tables", "sanitize", "goldens", "ceilings", "bench", "profile"]
+PARTS = ["tables", "sanitize", "goldens", "demo", "ceilings", "bench", "profile"]
 SHARDS = 16  # processes that share the conformance tables, most of whose time is NVRTC's
 PROFILED = ["--weights", "random:1", "--device", "cuda", "--context", "40", "--steps", "1", "--repeat", "1", "--prefill", "33",
             "--ceiling-bytes", "16MiB", "--progress", "none"]
@@ -64,7 +65,7 @@ class Card:
 
     def plans(self, golden):
         for plan in sorted((self.folder / "plans").glob("*.plan")):
-            if (ROOT / "test/golden" / plan.stem.rsplit("-", 1)[0]).exists() == golden:
+            if plan.stem != "demo" and (ROOT / "test/golden" / plan.stem.rsplit("-", 1)[0]).exists() == golden:
                 yield plan
 
     def tables_under(self, name, prefix, tests="Cuda/*"):
@@ -119,6 +120,19 @@ class Card:
                       f"{np.median(errors):.2e} of {len(errors)} rows"
                       f"{'' if measure <= BOUNDS[dtype] else '   BEYOND ' + str(BOUNDS[dtype])}", flush=True)
         return held
+
+    def demo(self):
+        same = 0
+        prompts = ["The first thing to know about a file is", "Call me", "To list the open ports, run", "It was a bright cold day"]
+        for prompt in prompts:
+            texts = [self.run(self.folder / "bin/qwenrt", "run", self.folder / "plans/demo.plan", "--weights", self.folder / "demo",
+                              "--prompt", prompt, "--temperature", "0", "--max-tokens", "64", "--progress", "none", "--device",
+                              device) for device in ("cpu", "cuda")]
+            same += texts[0] == texts[1] and texts[0][1] == 0
+            if texts[0] != texts[1]:
+                print(*texts, sep="\n")
+        print(f"demo: {same} of {len(prompts)} greedy texts of 64 tokens are the CPU's", flush=True)
+        return same == len(prompts)
 
     def ceilings(self):
         import torch

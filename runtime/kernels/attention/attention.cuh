@@ -189,6 +189,34 @@ __device__ __forceinline__ constexpr int AttnChannel(int place) {
   else return place % 128 / 4 * kPerLane + place / 128 * 4 + place % 4;
 }
 
+/// A lane's channels of such a row.
+template <int kHeadDim, int kPerLane>
+__device__ __forceinline__ void AttnLoad(const float* row, float (&v)[kPerLane]) {
+  const int lane = threadIdx.x % 32;
+  if constexpr (AttnByFours(kHeadDim)) {
+#pragma unroll
+    for (int e = 0; e < kPerLane; e += 4) {
+      const float4 four = *reinterpret_cast<const float4*>(row + e * 32 + lane * 4);
+      v[e] = four.x, v[e + 1] = four.y, v[e + 2] = four.z, v[e + 3] = four.w;
+    }
+  } else {
+#pragma unroll
+    for (int e = 0; e < kPerLane; ++e) v[e] = row[lane * kPerLane + e];
+  }
+}
+template <int kHeadDim, int kPerLane>
+__device__ __forceinline__ void AttnStore(const float (&v)[kPerLane], float* row) {
+  const int lane = threadIdx.x % 32;
+  if constexpr (AttnByFours(kHeadDim)) {
+#pragma unroll
+    for (int e = 0; e < kPerLane; e += 4)
+      *reinterpret_cast<float4*>(row + e * 32 + lane * 4) = make_float4(v[e], v[e + 1], v[e + 2], v[e + 3]);
+  } else {
+#pragma unroll
+    for (int e = 0; e < kPerLane; ++e) row[lane * kPerLane + e] = v[e];
+  }
+}
+
 template <class Spec, int kHeads>
 struct AttnSums {
   static constexpr int kPerLane = (Spec::head_dim + 31) / 32;
@@ -258,9 +286,10 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
       if (seen && limit > 0) LoadChannels<C, kPerLane, kAligned>(key + j * Spec::head_dim, limit, k);
 #pragma unroll
       for (int h = 0; h < kHeads; ++h) {
-        float dot = 0;
+        float mine[kPerLane], dot = 0;
+        AttnLoad<Spec::head_dim>(q + h * kRow, mine);
 #pragma unroll
-        for (int e = 0; e < kPerLane; ++e) dot = fmaf(q[h * kRow + AttnPlace<Spec::head_dim>(lane * kPerLane + e)], k[e], dot);
+        for (int e = 0; e < kPerLane; ++e) dot = fmaf(mine[e], k[e], dot);
         logit[h][j] = dot;
       }
 #pragma unroll
@@ -301,8 +330,7 @@ __device__ void AttnDecodeRow(const Launch<kAttnArgs>& launch, const AttnPages<S
   float* mine = parts + warp * kHeads * (kRow + 4);
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
-#pragma unroll
-    for (int e = 0; e < kPerLane; ++e) mine[h * (kRow + 4) + AttnPlace<Spec::head_dim>(lane * kPerLane + e)] = s.sum[h][e];
+    AttnStore<Spec::head_dim>(s.sum[h], mine + h * (kRow + 4));
     if (lane == 0) mine[h * (kRow + 4) + kRow] = s.norm[h], mine[h * (kRow + 4) + kRow + 1] = s.highest[h];
   }
   __syncthreads();
