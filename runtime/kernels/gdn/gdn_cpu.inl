@@ -3,7 +3,7 @@
 //
 // S is kept V-first, so its rows are independent of each other: four of them at a time stay in the first-level cache
 // while the ring's records and then a block of rows pass over them. The block size and the four change no bit; what is
-// done to an element of S, by GdnFoldRow and GdnStepRow, is the same for decode, prompts and snapshots.
+// done to an element of S, by GdnFoldRows and GdnStepRows, is the same for decode, prompts and snapshots.
 
 using cpu::kGdnBlock, cpu::kGdnRows;
 
@@ -28,22 +28,30 @@ struct GdnPass {
   long long to_stride;
 };
 
-/// S <- e^g S; S <- S + u k^T.
+/// S <- e^g S; S <- S + u k^T, for all records in order. Sixteen columns of the rows stay in registers meanwhile: a record
+/// costs a product and an fma an element, and no load or store of S.
 template <int kRows>
-QWEN_INLINE void GdnFoldRow(float* s, int dk16, const float* u, const float* k, float decay) {
-  for (int c = 0; c < dk16; c += kLanes) {
-    F16 kc = Load(k + c);
+QWEN_INLINE void GdnFoldRows(const GdnPass& p, int first, float* s) {
+  for (int c = 0; c < p.dk16; c += kLanes) {
+    const int run = Min(kLanes, p.dk - c);
+    F16 x[kRows];
 #pragma GCC unroll 4
-    for (int i = 0; i < kRows; ++i) {
-      float* at = s + i * dk16 + c;
-      Store(at, Fma(Splat(u[i]), kc, Load(at) * Splat(decay)));
+    for (int i = 0; i < kRows; ++i)
+      x[i] = p.from && run > 0 ? LoadPart(p.from + (first + i) * p.from_stride + c, run) : Splat(0);
+    for (int f = 0; f < p.folds; ++f) {
+      const F16 kc = Load(p.fold_k + static_cast<long long>(f) * p.dk16 + c), decay = Splat(p.fold_decay[f]);
+      const float* u = p.fold_u[f] + first;
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) x[i] = Fma(Splat(u[i]), kc, x[i] * decay);
     }
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows; ++i) Store(s + i * p.dk16 + c, x[i]);
   }
 }
 
-/// u = beta (v - (e^g S) k); then as GdnFoldRow; o = S q.
-template <int kRows>
-QWEN_INLINE void GdnStepRow(float* s, int dk16, const float* q, const float* k, const float* v, float beta, float decay,
+/// u = beta (v - (e^g S) k); then as a record; o = S q. S itself is written only where it is needed again.
+template <int kRows, bool kKeep>
+QWEN_INLINE void GdnStepRows(float* s, int dk16, const float* q, const float* k, const float* v, float beta, float decay,
                             float* u, float* o) {
   F16 sum[kRows];
 #pragma GCC unroll 4
@@ -64,7 +72,7 @@ QWEN_INLINE void GdnStepRow(float* s, int dk16, const float* q, const float* k, 
     for (int i = 0; i < kRows; ++i) {
       float* at = s + i * dk16 + c;
       F16 next = Fma(Splat(u[i]), kc, Load(at) * Splat(decay));
-      Store(at, next);
+      if (kKeep) Store(at, next);
       sum[i] = Fma(next, qc, sum[i]);
     }
   }
@@ -79,18 +87,14 @@ inline void GdnStoreRows(const float* s, const GdnPass& p, int rows, float* to, 
 
 template <int kRows>
 inline __attribute__((noinline)) void GdnRunRows(const GdnPass& p, int first, float* s) {
-  for (int i = 0; i < kRows; ++i)
-    ForRuns(p.dk, [&](int c, int run) {
-      Store(s + i * p.dk16 + c, p.from ? LoadPart(p.from + (first + i) * p.from_stride + c, run) : Splat(0));
-    });
-  for (int f = 0; f < p.folds; ++f)
-    GdnFoldRow<kRows>(s, p.dk16, p.fold_u[f] + first, p.fold_k + static_cast<long long>(f) * p.dk16, p.fold_decay[f]);
+  GdnFoldRows<kRows>(p, first, s);
   if (p.folded) GdnStoreRows(s, p, kRows, p.folded + static_cast<long long>(first) * p.dk, p.dk);
   for (int t = 0; t < p.rows; ++t) {
     float u[kRows];
     const long long at = static_cast<long long>(t) * p.dk16;
-    GdnStepRow<kRows>(s, p.dk16, p.q + at, p.k + at, p.v + t * p.v_stride + first, p.beta[t], p.decay[t], u,
-                      p.o + static_cast<long long>(t) * p.dv16 + first);
+    const auto step = p.to || t + 1 < p.rows ? GdnStepRows<kRows, true> : GdnStepRows<kRows, false>;
+    step(s, p.dk16, p.q + at, p.k + at, p.v + t * p.v_stride + first, p.beta[t], p.decay[t], u,
+         p.o + static_cast<long long>(t) * p.dv16 + first);
     if (p.u)
       for (int i = 0; i < kRows; ++i) p.u[t][first + i] = u[i];
   }
@@ -183,6 +187,16 @@ inline void GdnLoadRecords(const GdnSpec& s, const GdnSpace& w, const GdnSlot& s
   }
 }
 
+/// The head's taps of the convolution, [width][w.width].
+inline void GdnLoadTaps(const GdnSpec& s, const GdnSpace& w, const Launch& l, int head) {
+  for (int i = 0; i < s.width * w.width; ++i) w.taps[i] = 0;
+  GdnParts(s, w, head, [&](int channel, int count, int column) {
+    const float* conv = static_cast<const float*>(l.args[kGdnConv]) + 1LL * channel * s.width;
+    for (int c = 0; c < count; ++c)
+      for (int j = 0; j < s.width; ++j) w.taps[j * w.width + column + c] = conv[c * s.width + j];
+  });
+}
+
 /// The sequence's rows [first, first + count) for one key head: convolution, SiLU, L2 norms and gates.
 inline void GdnPrepare(const GdnSpec& s, const GdnSpace& w, const Launch& l, int head, long long token, int count,
                        float* const* g_to) {
@@ -233,12 +247,6 @@ inline void GdnHead(const GdnSpec& s, const GdnSpace& w, const Launch& l, int se
     });
   };
 
-  for (int i = 0; i < s.width * w.width; ++i) w.taps[i] = 0;
-  GdnParts(s, w, head, [&](int channel, int count, int column) {
-    const float* conv = static_cast<const float*>(l.args[kGdnConv]) + 1LL * channel * s.width;
-    for (int c = 0; c < count; ++c)
-      for (int j = 0; j < s.width; ++j) w.taps[j * w.width + column + c] = conv[c * s.width + j];
-  });
   // Rows before the sequence are zero; the slot may hold another's there.
   for (int j = 0; j < history; ++j) {
     float* to = w.x + static_cast<long long>(j) * w.width;
@@ -325,12 +333,17 @@ inline void GdnSequences(const void* spec, const Launch& l, int begin, int end, 
   const int* cu = l.batch->cu_tokens;
   const long long each = 4;  // what a head costs beside its rows
   const long long total = (cu[end] - cu[begin] + each * (end - begin)) * s.key_heads;
+  // Head by head: the taps are laid out once for all sequences.
   long long before = 0;
-  for (int seq = begin; seq < end; ++seq) {
-    const long long cost = cu[seq + 1] - cu[seq] + each;
-    for (int head = 0; head < s.key_heads; ++head, before += cost)
-      if (l.batch->state_slot[seq] >= 0 && Owns(l, before, cost, total)) GdnHead(s, w, l, seq, head, is_long);
-  }
+  for (int head = 0, taps = -1; head < s.key_heads; ++head)
+    for (int seq = begin; seq < end; ++seq) {
+      const long long cost = cu[seq + 1] - cu[seq] + each;
+      if (l.batch->state_slot[seq] >= 0 && Owns(l, before, cost, total)) {
+        if (taps != head) GdnLoadTaps(s, w, l, taps = head);
+        GdnHead(s, w, l, seq, head, is_long);
+      }
+      before += cost;
+    }
 }
 
 inline void GdnDecode(const void* spec, const Launch& l) { GdnSequences(spec, l, 0, l.batch->num_short, false); }
