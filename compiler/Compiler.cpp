@@ -71,8 +71,6 @@ StatusOr<std::vector<std::string>> chooseTargets(const CompileOptions &options, 
       *nvrtc = *opened;
     }
   }
-  if (targets.empty())
-    targets = {"cpu"};
   return targets;
 }
 

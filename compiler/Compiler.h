@@ -17,7 +17,7 @@ struct CompileOptions {
   std::string configOrDir;           // config.json, or the checkpoint folder that holds it
   std::string drafter;               // the same for a drafter; "" none
   std::string tokenizer;             // folder of tokenizer.json and the chat template; "": the config's
-  std::vector<std::string> targets;  // cpu, sm_89; empty: every one this machine can make
+  std::vector<std::string> targets = {"cpu"}; // cpu, sm_89
   std::optional<std::string> dtype;  // f32 or bf16; the config's when absent
   PipelineOptions pipeline;          // ranks; its targets are set from those above
   int64_t maxModelLen = 0;           // tokens; 0: the config's

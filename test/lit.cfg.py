@@ -7,6 +7,7 @@ config.test_format = lit.formats.ShTest(True)
 config.suffixes = [".mlir", ".test"]
 config.test_source_root = os.path.join(config.qwen_src, "test")
 config.environment["PATH"] = os.pathsep.join([config.qwen_bin, config.llvm_bin, os.environ["PATH"]])
+config.environment["QWENC_TARGET"] = "cpu"  # a test that wants PTX says so
 config.substitutions.append(("%configs", os.path.join(config.qwen_src, "configs")))
 config.substitutions.append(("%golden", os.path.join(config.qwen_src, "test", "golden")))
 config.substitutions.append(("%src", config.qwen_src))

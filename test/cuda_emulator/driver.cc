@@ -34,6 +34,7 @@ abi::Result Driver::Init() {
     return abi::kInvalidValue;
   }
   options = *read;
+  if (options.init != 0) return static_cast<abi::Result>(options.init);
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
     SetFault("the emulator needs a processor with AVX2, FMA and F16C");
     return abi::kNoDevice;
@@ -210,6 +211,7 @@ abi::Result Submit(abi::Stream* handle, abi::GraphNodeType type, Work work, bool
       stream->capture->nodes.push_back(std::make_unique<abi::GraphNode>(abi::GraphNode{type, std::move(work), kernel}));
       return abi::kSuccess;
     }
+    if (kernel) driver.report.CountDirectLaunch();
     std::vector<CompletionPtr> waits;
     if (stream->is_default) {
       for (abi::Stream* other : context->streams) {

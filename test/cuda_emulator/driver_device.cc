@@ -70,7 +70,8 @@ QWEN_EMU_EXPORT const char* qwenEmuReportJson() {
 QWEN_EMU_EXPORT Result cuInit(unsigned flags) { return flags ? abi::kInvalidValue : Driver::Get().Init(); }
 QWEN_EMU_EXPORT Result cuDriverGetVersion(int* version) {
   if (!version) return abi::kInvalidValue;
-  *version = 13000;
+  const qwen::StatusOr<Options> options = Options::FromEnvironment();  // asked before cuInit, too
+  *version = (options.ok() ? *options : Options()).version;
   return abi::kSuccess;
 }
 

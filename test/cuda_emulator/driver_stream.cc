@@ -211,6 +211,7 @@ QWEN_EMU_EXPORT Result cuGraphExecUpdate_v2(abi::GraphExec* exec, abi::Graph* gr
 }
 QWEN_EMU_EXPORT Result cuGraphLaunch(abi::GraphExec* exec, abi::Stream* stream) {
   if (!IsLive(exec)) return abi::kInvalidHandle;
+  Driver::Get().report.CountGraphLaunch();
   // A copy: the graph may be updated or destroyed while the launch is queued.
   return Submit(
       stream, abi::kNodeEmpty,

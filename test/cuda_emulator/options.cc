@@ -49,6 +49,8 @@ Status ReadChoice(const char* name, const Choice<T> (&choices)[n], T* value) {
 
 StatusOr<Options> Options::FromEnvironment() {
   Options o;
+  QWEN_RETURN_IF_ERROR(ReadNumber("VERSION", 0, 1000000, &o.version));
+  QWEN_RETURN_IF_ERROR(ReadNumber("INIT", 0, 999, &o.init));
   QWEN_RETURN_IF_ERROR(ReadNumber("DEVICES", 0, 16, &o.devices));
   QWEN_RETURN_IF_ERROR(ReadNumber("MEMORY", 1 << 20, int64_t{1} << 40, &o.memory_bytes));
   QWEN_RETURN_IF_ERROR(ReadNumber("THREADS", 1, 256, &o.threads));

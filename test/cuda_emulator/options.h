@@ -13,6 +13,8 @@ enum class BlockOrder { kForward, kReversed, kShuffled };
 enum class RaceCheck { kOff, kShared, kAll };
 
 struct Options {
+  int version = 13000;                            // VERSION: of the driver's API
+  int init = 0;                                   // INIT: what cuInit answers instead of success
   int devices = 1;                                // DEVICES
   uint64_t memory_bytes = 24ull << 30;            // MEMORY, in bytes: of one device
   int threads = 1;                                // THREADS: of one launch

@@ -78,10 +78,21 @@ void Report::CountAllocation(uint64_t bytes) {
   allocated_bytes_ += bytes;
 }
 
+void Report::CountGraphLaunch() {
+  std::lock_guard lock(mutex_);
+  ++graph_launches_;
+}
+void Report::CountDirectLaunch() {
+  std::lock_guard lock(mutex_);
+  ++direct_launches_;
+}
+
 std::string Report::Json() const {
   std::lock_guard lock(mutex_);
-  std::string out = fmt::format("{{\"launches\": {}, \"allocations\": {}, \"allocated_bytes\": {}, \"kernels\": {{",
-                                launches_, allocations_, allocated_bytes_);
+  std::string out =
+      fmt::format("{{\"launches\": {}, \"graph_launches\": {}, \"direct_launches\": {}, \"allocations\": {}, "
+                  "\"allocated_bytes\": {}, \"kernels\": {{",
+                  launches_, graph_launches_, direct_launches_, allocations_, allocated_bytes_);
   bool first_kernel = true;
   for (const auto& [name, kernel] : kernels_) {
     const Counters& c = kernel.counters;

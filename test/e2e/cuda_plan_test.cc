@@ -138,10 +138,41 @@ TEST(CudaSteady, ATokenIsTheGraphAndTakesNoMemory) {
     if (program["program"] == "step")
       for (const json& step : program["steps"]) nodes += step["part"] != "long";
   const int launches = more["launches"].get<int>() - few["launches"].get<int>();
-  Figure("steady token", fmt::format("{} launches, {} allocations in 32 tokens", launches,
-                                     more["allocations"].get<int>() - few["allocations"].get<int>()));
+  const auto grown = [&](const char* key) { return more[key].get<int>() - few[key].get<int>(); };
+  Figure("steady token",
+         fmt::format("{} launches of graphs with {} kernels, {} others, {} allocations in 32 tokens",
+                     grown("graph_launches"), launches, grown("direct_launches"), grown("allocations")));
+  EXPECT_EQ(grown("graph_launches"), 32);
+  EXPECT_EQ(grown("direct_launches"), 0);
   EXPECT_EQ(launches, 32 * nodes);
   EXPECT_EQ(more["allocations"], few["allocations"]);
+}
+
+// The trained checkpoints: what the card writes is what the processor writes.
+TEST(CudaDemo, GreedyTextIsTheProcessors) {
+  if (std::string why = NoNvrtc(); !why.empty()) GTEST_SKIP() << why;
+  if (std::getenv("QWENRT_CUDA_DRIVER")) GTEST_SKIP() << "asks the emulator; on a card test/device/cuda.py does this";
+  TempDir temp;
+  int same = 0, all = 0;
+  for (const char* name : {"qwen3_5-demo", "qwen3_5_moe-demo"}) {
+    const std::string folder = std::string(QWEN_SOURCE_DIR "/test/demo/") + name, plan = temp / name;
+    ASSERT_EQ(RunProgram("qwenc", {"compile", folder, "-o", plan, "--target=cpu,sm_89"}).exit_code, 0);
+    for (const char* prompt : {"The package manager", "A maintainer who finds a bug in"}) {
+      auto text = [&](const char* device) {
+        setenv("QWENRT_CUDA_DRIVER", QWEN_CUDA_EMULATOR, 1);
+        const CommandResult run = RunProgram("qwenrt", {"run", plan, "--weights", folder, "--prompt", prompt, "--max-tokens",
+                                                        "6", "--temperature", "0", "--device", device, "--progress", "none"});
+        unsetenv("QWENRT_CUDA_DRIVER");
+        EXPECT_EQ(run.exit_code, 0) << run.output;
+        return run.output;
+      };
+      const std::string want = text("cpu"), got = text("cuda");
+      EXPECT_EQ(got, want) << name << ": " << prompt;
+      EXPECT_GT(want.size(), 10u);
+      same += got == want, ++all;
+    }
+  }
+  Figure("demo text on the emulated card", fmt::format("{} of {} as the CPU's", same, all));
 }
 
 }  // namespace

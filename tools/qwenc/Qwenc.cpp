@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "compiler/Compiler.h"
+#include "compiler/codegen/Nvrtc.h"
 #include "compiler/codegen/PtxCache.h"
 #include "compiler/verify/Verify.h"
 #include "runtime/base/file.h"
@@ -62,6 +63,25 @@ constexpr FlagTable kTable = {"qwenc", "compiles hybrid Qwen models into plans t
 
 void print(const std::string &text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
+// Without --target a plan is for everything this machine can make one for. What it cannot is said once, not refused.
+StatusOr<CompileResult> compileForAll(CompileOptions options) {
+  Status why;
+  if (StatusOr<const Nvrtc *> nvrtc = Nvrtc::open(); nvrtc.ok()) {
+    options.targets = {"cpu", "sm_89"};
+    StatusOr<CompileResult> both = compile(options);
+    why = both.status();
+    if (both.ok() || why.code() != StatusCode::kUnimplemented)
+      return both;
+  } else {
+    why = nvrtc.status();
+  }
+  options.targets = {"cpu"};
+  StatusOr<CompileResult> alone = compile(options);
+  if (alone.ok()) // what no target can run is no matter of sm_89
+    PrintWarning("qwenc", fmt::format("the plan is for the CPU alone: {}", why.message()));
+  return alone;
+}
+
 Status runCompile(const Flags &flags) {
   if (!flags.HasValue("output"))
     return InvalidArgumentError("no output file", "name one with -o model.plan");
@@ -94,7 +114,7 @@ Status runCompile(const Flags &flags) {
     return InvalidArgumentError("-o -: a plan is no text", "name a file, or stop after a stage with --stop-after");
   if (output != "-" && !flags.Bool("force") && std::filesystem::exists(output))
     return InvalidArgumentError(fmt::format("{}: is already there", output), "use --force to replace it");
-  StatusOr<CompileResult> result = compile(options);
+  StatusOr<CompileResult> result = flags.Given("target") ? compile(options) : compileForAll(options);
   if (!result.ok())
     return result.status();
   for (const std::string &warning : result->warnings)

@@ -43,8 +43,9 @@ StatusOr<exec::DeviceKind> ChooseDevice(const plan::Plan& plan, const Flags& fla
         fmt::format("compile with --target=cpu,{}", target));
   const auto cards = exec::CudaCards();
   if (cards.ok()) return exec::DeviceKind::kCuda;
-  if (!asked) return exec::DeviceKind::kCpu;
-  return Status(cards.status()).Annotate("--device=cuda");
+  if (asked) return Status(cards.status()).Annotate("--device=cuda");
+  PrintWarning("qwenrt", fmt::format("runs on the CPU: {}", cards.status().message()));
+  return exec::DeviceKind::kCpu;
 }
 
 Status ApplyCpuMask(const Flags& flags) {

@@ -10,4 +10,4 @@ if ! "$python" -c 'import pytest, openai' 2>/dev/null; then
   echo "skipped: $python has no pytest and openai; tools/dev test installs them"
   exit 77
 fi
-QWEN_BIN=$build/bin exec "$python" -B -m pytest -s "$@"
+QWENC_TARGET=cpu QWEN_BIN=$build/bin exec "$python" -B -m pytest -s "$@"

@@ -1,0 +1,145 @@
+// Machines without a card that can be used, and machines without NVRTC: who asked for CUDA is refused with the reason, who
+// did not gets the CPU and a note.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "compiler/codegen/Nvrtc.h"
+#include "test/e2e/support.h"
+
+namespace qwen::e2e {
+namespace {
+
+using nlohmann::json;
+
+/// Variables of the environment while it lives.
+class Environment {
+ public:
+  explicit Environment(std::vector<std::pair<std::string, std::string>> variables) : variables_(std::move(variables)) {
+    for (auto& [name, value] : variables_) {
+      const char* before = std::getenv(name.c_str());
+      before_.push_back(before ? std::optional<std::string>(before) : std::nullopt);
+      setenv(name.c_str(), value.c_str(), 1);
+    }
+  }
+  ~Environment() {
+    for (size_t i = 0; i < variables_.size(); ++i) {
+      if (before_[i])
+        setenv(variables_[i].first.c_str(), before_[i]->c_str(), 1);
+      else
+        unsetenv(variables_[i].first.c_str());
+    }
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> variables_;
+  std::vector<std::optional<std::string>> before_;
+};
+
+struct Case {
+  const char* name;
+  std::vector<std::pair<std::string, std::string>> environment;
+  std::vector<std::string> says;  // of the reason
+};
+class CudaDriverCase : public testing::TestWithParam<Case> {
+ protected:
+  static std::string Plan() {
+    // One for all cases: NVRTC takes seconds.
+    static TempDir temp;
+    static const std::string plan = [] {
+      const CommandResult made = RunProgram(
+          "qwenc", {"compile", GoldenDir("qwen3_5-a"), "-o", temp / "m.plan", "--target=cpu,sm_89", "--max-num-seqs=2"});
+      EXPECT_EQ(made.exit_code, 0) << made.output;
+      return temp / "m.plan";
+    }();
+    return plan;
+  }
+  static CommandResult Logits(std::vector<std::string> more) {
+    TempDir temp;
+    WriteCases(temp / "cases.json", {{7, 8, 9}});
+    std::vector<std::string> arguments = {"logits", Plan(), "--weights", GoldenDir("qwen3_5-a"), "--tokens",
+                                          temp / "cases.json", "-o", temp / "out.safetensors"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return RunProgram("qwenrt", arguments);
+  }
+};
+
+TEST_P(CudaDriverCase, IsRefusedWhereAskedForAndLeftAloneWhereNot) {
+  if (auto nvrtc = compiler::Nvrtc::open(); !nvrtc.ok()) GTEST_SKIP() << nvrtc.status().message();
+  const std::string plan = Plan();
+  const Environment environment(GetParam().environment);
+
+  const CommandResult asked = Logits({"--device", "cuda"});
+  EXPECT_EQ(asked.exit_code, 4) << asked.output;
+  for (const std::string& words : GetParam().says) EXPECT_NE(asked.output.find(words), std::string::npos) << asked.output;
+
+  const CommandResult open = Logits({});
+  EXPECT_EQ(open.exit_code, 0) << open.output;
+  EXPECT_NE(open.output.find("runs on the CPU"), std::string::npos) << open.output;
+  for (const std::string& words : GetParam().says) EXPECT_NE(open.output.find(words), std::string::npos) << open.output;
+
+  const CommandResult cpu = Logits({"--device", "cpu"});
+  EXPECT_EQ(cpu.exit_code, 0) << cpu.output;
+  EXPECT_EQ(cpu.output.find("CUDA"), std::string::npos) << cpu.output;
+
+  const CommandResult devices = RunProgram("qwenrt", {"devices", "--json"});
+  ASSERT_EQ(devices.exit_code, 0) << devices.output;
+  const std::string reason = json::parse(devices.output)["no_cuda"];
+  for (const std::string& words : GetParam().says) EXPECT_NE(reason.find(words), std::string::npos) << reason;
+}
+
+const std::pair<std::string, std::string> kEmulated = {"QWENRT_CUDA_DRIVER", QWEN_CUDA_EMULATOR};
+
+INSTANTIATE_TEST_SUITE_P(
+    Machines, CudaDriverCase,
+    testing::Values(Case{"Absent", {{"QWENRT_CUDA_DRIVER", "/nowhere/libcuda.so.1"}}, {"no CUDA driver", "/nowhere/libcuda.so.1"}},
+                    Case{"TooOld", {kEmulated, {"QWEN_CUDA_EMULATOR_VERSION", "12040"}}, {"CUDA 12.4", "want at least 13.0"}},
+                    Case{"NotADriver", {{"QWENRT_CUDA_DRIVER", "libm.so.6"}}, {"libm.so.6", "has no cu"}},
+                    Case{"Stub", {kEmulated, {"QWEN_CUDA_EMULATOR_INIT", "34"}}, {"stub"}},
+                    Case{"Failing", {kEmulated, {"QWEN_CUDA_EMULATOR_INIT", "999"}}, {"cuInit", "UNKNOWN"}},
+                    Case{"NoCard", {kEmulated, {"QWEN_CUDA_EMULATOR_DEVICES", "0"}}, {"NO_DEVICE"}}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// A card that is there and too small is no reason to take the CPU in silence: the plan says what it needs.
+TEST_F(CudaDriverCase, TooSmallACardSaysBothNumbers) {
+  if (auto nvrtc = compiler::Nvrtc::open(); !nvrtc.ok()) GTEST_SKIP() << nvrtc.status().message();
+  Plan();
+  const Environment environment({kEmulated, {"QWEN_CUDA_EMULATOR_MEMORY", "1048576"}});
+  const CommandResult run = Logits({"--device", "cuda"});
+  EXPECT_NE(run.exit_code, 0);
+  EXPECT_LT(run.exit_code, 100) << "no crash";
+  EXPECT_NE(run.output.find("1.00 MiB"), std::string::npos) << run.output;
+}
+
+TEST(DefaultTargets, EverythingThatNvrtcAllows) {
+  TempDir temp;
+  const std::string golden = GoldenDir("qwen3-a");
+  const Environment unset({{"QWENC_TARGET", ""}});
+  unsetenv("QWENC_TARGET");
+  auto targets = [&] {
+    return json::parse(RunProgram("qwenc", {"inspect", temp / "m.plan", "--json"}).output)["targets"];
+  };
+  if (compiler::Nvrtc::open().ok()) {
+    const CommandResult made = RunProgram("qwenc", {"compile", golden, "-o", temp / "m.plan"});
+    ASSERT_EQ(made.exit_code, 0) << made.output;
+    EXPECT_EQ(targets(), json({"cpu", "sm_89"}));
+    EXPECT_EQ(made.output, "");
+  }
+  const Environment environment({{"QWENC_NVRTC", "/nowhere/libnvrtc.so"}});
+  const CommandResult made = RunProgram("qwenc", {"compile", golden, "-o", temp / "m.plan", "--force"});
+  ASSERT_EQ(made.exit_code, 0) << made.output;
+  EXPECT_EQ(targets(), json({"cpu"}));
+  EXPECT_NE(made.output.find("the plan is for the CPU alone"), std::string::npos) << made.output;
+  EXPECT_EQ(std::count(made.output.begin(), made.output.end(), '\n'), 1) << made.output;
+
+  const CommandResult asked = RunProgram("qwenc", {"compile", golden, "-o", temp / "m.plan", "--force", "--target=sm_89"});
+  EXPECT_EQ(asked.exit_code, 4) << asked.output;
+  EXPECT_NE(asked.output.find("--target=cpu"), std::string::npos) << asked.output;
+}
+
+}  // namespace
+}  // namespace qwen::e2e
