@@ -556,22 +556,59 @@ std::string DumpStepsJson(const Plan& plan, const StepsOptions& options) {
                {"programs", programs}});
 }
 
-std::string DumpKernels(const Plan& plan) {
+std::string DumpKernels(const Plan& plan, std::span<const KernelOnCard> cards) {
   const std::vector<int> uses = UsesOf(plan);
   Table table({{"family", false}, {"entry", false}, {"target", false}, {"steps", true}, {"spec", false}});
   for (size_t i = 0; i < plan.kernels.size(); ++i) {
     const Kernel& k = plan.kernels[i];
     table.Add({k.family, k.entry, k.target, std::to_string(uses[i]), SpecText(k.spec)});
   }
-  return table.Text();
+  if (cards.empty()) return table.Text();
+  Table figures({{"kernel", false},
+                 {"threads", true},
+                 {"registers", true},
+                 {"spills", true},
+                 {"stack", true},
+                 {"shared", true},
+                 {"blocks/SM", true},
+                 {"occupancy", true},
+                 {"bytes", true},
+                 {"flops", true},
+                 {"floor us", true}});
+  for (size_t i = 0; i < plan.kernels.size(); ++i) {
+    const Kernel& k = plan.kernels[i];
+    if (k.ptx < 0) continue;
+    const KernelOnCard& c = cards[i];
+    const auto known = [&](std::string text) { return c.registers < 0 ? std::string("-") : text; };
+    figures.Add({k.name, std::to_string(k.launch.threads), known(std::to_string(c.registers)),
+                 known(std::to_string(c.spill_bytes)), known(std::to_string(c.stack_bytes)),
+                 known(std::to_string(c.shared_bytes)), known(std::to_string(c.blocks)),
+                 known(fmt::format("{:.0f}%", 100 * c.occupancy)), HumanBytes(c.bytes),
+                 Short(static_cast<double>(c.flops)), fmt::format("{:.2f}", c.floor_us)});
+  }
+  return table.Text() + "\n" + figures.Text();
 }
 
-std::string DumpKernelsJson(const Plan& plan) {
+std::string DumpKernelsJson(const Plan& plan, std::span<const KernelOnCard> cards) {
   const std::vector<int> uses = UsesOf(plan);
   OrderedJson kernels = OrderedJson::array();
   for (size_t i = 0; i < plan.kernels.size(); ++i) {
     OrderedJson kernel = ToJson(plan.kernels[i]);
     kernel["steps"] = uses[i];
+    if (!cards.empty() && plan.kernels[i].ptx >= 0) {
+      const KernelOnCard& c = cards[i];
+      if (c.registers >= 0) {
+        kernel["registers"] = c.registers;
+        kernel["spill_bytes"] = c.spill_bytes;
+        kernel["stack_bytes"] = c.stack_bytes;
+        kernel["block_shared_bytes"] = c.shared_bytes;
+        kernel["blocks_per_multiprocessor"] = c.blocks;
+        kernel["occupancy"] = c.occupancy;
+      }
+      kernel["bytes"] = c.bytes;
+      kernel["flops"] = c.flops;
+      kernel["floor_us"] = c.floor_us;
+    }
     kernels.push_back(std::move(kernel));
   }
   return Text({{"kernels", kernels}});

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,9 +41,19 @@ struct LayerBarriers {
 };
 std::vector<LayerBarriers> CountBarriers(const Plan& plan, const Program& program);
 
-/// One line a kernel record: family, entry, target, steps that run it, Spec.
-std::string DumpKernels(const Plan& plan);
-std::string DumpKernelsJson(const Plan& plan);
+/// A kernel on a card: what its assembler says of it, and the least a launch takes there.
+struct KernelOnCard {
+  int32_t registers = -1;  // of a thread; -1: nobody assembled it, and the next five say nothing
+  int64_t spill_bytes = 0, stack_bytes = 0, shared_bytes = 0;
+  int32_t blocks = 0;               // that a multiprocessor holds
+  double occupancy = 0;             // share of its warps that those are
+  int64_t bytes = 0, flops = 0;     // of one decode token, of the step that moves most
+  double floor_us = 0;
+};
+/// One line a kernel record: family, entry, target, steps that run it, Spec. With `cards`, one for each kernel, those that
+/// have PTX are listed a second time with these figures.
+std::string DumpKernels(const Plan& plan, std::span<const KernelOnCard> cards = {});
+std::string DumpKernelsJson(const Plan& plan, std::span<const KernelOnCard> cards = {});
 
 /// The memory statement of every target, and the weights that ranks replicate.
 std::string DumpMemory(const Plan& plan, const MemoryOptions& options = {});

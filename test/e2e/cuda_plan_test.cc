@@ -148,6 +148,39 @@ TEST(CudaSteady, ATokenIsTheGraphAndTakesNoMemory) {
   EXPECT_EQ(more["allocations"], few["allocations"]);
 }
 
+TEST(CudaInspect, KernelsSayWhatACardMakesOfThem) {
+  if (std::string why = NoNvrtc(); !why.empty()) GTEST_SKIP() << why;
+  TempDir temp;
+  ASSERT_EQ(RunProgram("qwenc", {"compile", GoldenDir("qwen3_5_moe-a"), "-o", temp / "m.plan", "--target=cpu,sm_89"}).exit_code, 0);
+  auto kernels = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"inspect", temp / "m.plan", "--kernels", "--json"});
+    const CommandResult run = RunProgram("qwenc", more);
+    EXPECT_EQ(run.exit_code, 0) << run.output;
+    return json::parse(run.output)["kernels"];
+  };
+  const bool ptxas = std::filesystem::exists("/usr/local/cuda/bin/ptxas");
+  int seen = 0;
+  for (const json& k : kernels({})) {
+    ASSERT_EQ(k.contains("floor_us"), k["target"] == "sm_89") << k;
+    if (k["target"] != "sm_89") continue;
+    ++seen;
+    // The data sheet: 1,008 GB/s and 165.2 Tflop/s.
+    EXPECT_NEAR(k["floor_us"], 1e6 * std::max(k["bytes"].get<double>() / 1008e9, k["flops"].get<double>() / 165.2e12), 1e-9);
+    ASSERT_EQ(k.contains("registers"), ptxas);
+    if (!ptxas) continue;
+    EXPECT_GT(k["registers"], 8);
+    EXPECT_EQ(k["spill_bytes"], 0);
+    EXPECT_EQ(k["stack_bytes"], 0);
+    EXPECT_GE(k["blocks_per_multiprocessor"], 1);
+    EXPECT_LE(k["occupancy"], 1.0);
+  }
+  EXPECT_GT(seen, 10);
+  Figure("inspect", fmt::format("{} kernels with {}", seen, ptxas ? "registers, occupancy and floor" : "floors alone"));
+  setenv("QWENC_PTXAS", "/nowhere/ptxas", 1);
+  for (const json& k : kernels({"--gpu", "h200"})) EXPECT_FALSE(k.contains("registers"));
+  unsetenv("QWENC_PTXAS");
+}
+
 // The trained checkpoints: what the card writes is what the processor writes.
 TEST(CudaDemo, GreedyTextIsTheProcessors) {
   if (std::string why = NoNvrtc(); !why.empty()) GTEST_SKIP() << why;

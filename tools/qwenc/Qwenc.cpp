@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "compiler/Compiler.h"
+#include "compiler/codegen/CardFigures.h"
 #include "compiler/codegen/Nvrtc.h"
 #include "compiler/codegen/PtxCache.h"
 #include "compiler/verify/Verify.h"
@@ -57,7 +58,8 @@ constexpr ExampleRow kExamples[] = {
 #undef EXAMPLE
 };
 constexpr EnvironmentRow kEnvironment[] = {
-    {"QWENC_NVRTC", "library to open as NVRTC instead of the CUDA toolkit's"}};
+    {"QWENC_NVRTC", "library to open as NVRTC instead of the CUDA toolkit's"},
+    {"QWENC_PTXAS", "program to run as ptxas instead of the CUDA toolkit's"}};
 constexpr FlagTable kTable = {"qwenc", "compiles hybrid Qwen models into plans that qwenrt runs", kCommands, kFlags,
                               kExamples, kEnvironment};
 
@@ -148,6 +150,26 @@ plan::MemoryOptions memoryOptions(const plan::Plan &plan, const Flags &flags) {
   return options;
 }
 
+Status runInspectKernels(const plan::Plan &plan, const Flags &flags) {
+  const Card *card = findCard(flags.Choice("gpu"));
+  if (!card)
+    return InternalError(fmt::format("--gpu: {} is in no table", flags.Choice("gpu")));
+  const bool ptx = std::any_of(plan.kernels.begin(), plan.kernels.end(), [](const plan::Kernel &k) { return k.ptx >= 0; });
+  CardFigures figures;
+  if (ptx) {
+    QWEN_ASSIGN_OR_RETURN(figures, figuresOn(*card, plan, PtxCache::defaultFolder()));
+  }
+  if (flags.Bool("json"))
+    return print(plan::DumpKernelsJson(plan, figures.kernels)), Status();
+  print(plan::DumpKernels(plan, figures.kernels));
+  if (ptx)
+    print(fmt::format("{}: {:.0f} GB/s, {:.0f} Tflop/s in bf16; {}\n", card->title, card->bytesPerSecond / 1e9,
+                      card->flopsPerSecond / 1e12,
+                      figures.ptxas.empty() ? "registers are unknown: no ptxas was found, install the CUDA toolkit 13"
+                                            : fmt::format("registers for {} by ptxas {}", card->arch, figures.ptxas)));
+  return {};
+}
+
 Status runInspect(const Flags &flags) {
   QWEN_ASSIGN_OR_RETURN(plan::Plan plan, plan::ReadPlan(flags.Argument(0)));
   bool json = flags.Bool("json");
@@ -160,7 +182,7 @@ Status runInspect(const Flags &flags) {
   } else if (flags.Bool("steps"))
     print(json ? plan::DumpStepsJson(plan) : plan::DumpSteps(plan));
   else if (flags.Bool("kernels"))
-    print(json ? plan::DumpKernelsJson(plan) : plan::DumpKernels(plan));
+    return runInspectKernels(plan, flags);
   else
     print(json ? plan::DumpJson(plan) : plan::DumpSummary(plan));
   return {};
