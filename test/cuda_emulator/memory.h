@@ -84,10 +84,12 @@ class DeviceMemory {
   /// Where an address lies: `16 bytes past the 1024 bytes allocated at 0x…`.
   std::string Describe(uint64_t address) const;
 
-  /// Counts a sector of 32 bytes once per launch and direction. True the first time. Any thread; a tie between
-  /// threads may count twice.
+  /// Counts a sector of 32 bytes once per launch and direction. True the first time; what the launch wrote before it
+  /// reads it is in L2 and no read of DRAM. Any thread; a tie between threads may count twice.
   bool FirstTouch(uint64_t address, uint32_t launch, bool write) {
-    uint32_t& tag = (write ? write_tags_ : read_tags_)[(address - base_) / 32];
+    const uint64_t sector = (address - base_) / 32;
+    if (write) __atomic_store_n(&read_tags_[sector], launch, __ATOMIC_RELAXED);
+    uint32_t& tag = (write ? write_tags_ : read_tags_)[sector];
     if (__atomic_load_n(&tag, __ATOMIC_RELAXED) == launch) return false;
     __atomic_store_n(&tag, launch, __ATOMIC_RELAXED);
     return true;

@@ -2,7 +2,8 @@
 //
 // Of every kernel: instructions by class, requested and distinct DRAM sectors, shared-memory wavefronts, MMAs, and
 // which PTX instructions never ran. Definitions:
-//   sector      32 bytes; `requested` counts the distinct sectors of each warp instruction, `unique` those of a launch
+//   sector      32 bytes; `requested` counts the distinct sectors of each warp instruction, `unique` those of a launch,
+//               but not what it reads after it wrote it
 //   wavefront   a pass over the 32 banks of 4 bytes: an access of up to 4 bytes a lane takes as many as the bank with
 //               the most distinct words has; 8 bytes: each half of the warp so, 16 bytes and an 8x8 matrix of ldmatrix:
 //               each quarter. `conflicts` are the wavefronts beyond one for each part that has a lane
