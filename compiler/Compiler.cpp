@@ -54,6 +54,17 @@ int64_t logitRows(const CompileOptions &options, int64_t maxRows, int64_t vocab)
   return std::min(options.maxNumBatchedTokens, std::max(options.maxNumSeqs * maxRows, cheap));
 }
 
+// Where a kernel of the plan is used: the op it stands for first.
+std::string placesOf(const plan::Plan &plan, size_t kernel) {
+  std::string first;
+  int others = -1;
+  for (const plan::Program &program : plan.programs)
+    for (const plan::Step &step : program.steps)
+      if (size_t(step.kernel) == kernel && ++others == 0)
+        first = fmt::format("program {}, {}", program.name, step.origin);
+  return others > 0 ? fmt::format("{} and {} more", first, others) : first;
+}
+
 // The targets, and NVRTC where one of them needs it.
 StatusOr<std::vector<std::string>> chooseTargets(const CompileOptions &options, const Nvrtc **nvrtc) {
   *nvrtc = nullptr;
@@ -150,7 +161,7 @@ StatusOr<CompileResult> compile(const CompileOptions &options) {
         result.plan, *nvrtc,
         {.cacheDir = options.cacheDir, .dumpDir = options.dumpDir.empty() ? "" : options.dumpDir + "/kernels"}, &failed);
     if (!figures.ok())
-      return figures.status();
+      return Status(figures.status()).Annotate(placesOf(result.plan, failed));
     result.compiledKernels = figures->compiled;
     result.cachedKernels = figures->cached;
   }

@@ -2,6 +2,7 @@
 // did not gets the CPU and a note.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -113,6 +114,19 @@ TEST_F(CudaDriverCase, TooSmallACardSaysBothNumbers) {
   EXPECT_NE(run.exit_code, 0);
   EXPECT_LT(run.exit_code, 100) << "no crash";
   EXPECT_NE(run.output.find("1.00 MiB"), std::string::npos) << run.output;
+}
+
+TEST(FailingNvrtc, SaysTheOpAndTheLogAndLeavesNoPlan) {
+  TempDir temp;
+  const Environment environment({{"QWENC_NVRTC", QWEN_FAILING_NVRTC}});
+  const CommandResult made = RunProgram(
+      "qwenc", {"compile", GoldenDir("qwen3-a"), "-o", temp / "m.plan", "--target=cpu,sm_89", "--cache-dir", temp / "ptx"});
+  EXPECT_NE(made.exit_code, 0);
+  EXPECT_LT(made.exit_code, 100) << "no crash";
+  for (const char* words : {"program step, embed", "kernel embed_rows", "NVRTC_ERROR_COMPILATION",
+                            "linear.cuh(7): error: no such fragment"})
+    EXPECT_NE(made.output.find(words), std::string::npos) << made.output;
+  EXPECT_NE(access((temp / "m.plan").c_str(), F_OK), 0);
 }
 
 TEST(DefaultTargets, EverythingThatNvrtcAllows) {
