@@ -138,13 +138,13 @@ struct Gdn {
   static double RowFlops(const GdnSpec& s) { return 7.0 * s.value_heads * s.value_dim * s.key_dim; }
 };
 struct GdnDecode : Gdn {
-  // Every row is its own sequence: S0 is read, and written when eight records have gathered; half of them are read on the
-  // average, and the convolution's rows of the past.
+  // Every row is its own sequence: S0 is read, and written when eight records have gathered. One to eight of them are read,
+  // and the convolution's rows of the past; its filter once.
   static Work Cost(const GdnSpec& s, double rows, double) {
-    double record = 4.0 * (s.key_heads * s.key_dim + s.value_heads * (s.value_dim + 1.0)), records = 4;
+    double record = 4.0 * (s.key_heads * s.key_dim + s.value_heads * (s.value_dim + 1.0)), records = 4.5;
     double fold = 3.0 * s.value_heads * s.value_dim * s.key_dim;
-    double past = (s.width - 1.0) * s.conv_channels() * Bytes(s.x_type);
-    return {rows * (StateBytes(s) * (1 + 1.0 / 8) + RowBytes(s) + past + (records + 1) * record),
+    double past = (s.width - 1.0) * s.conv_channels() * Bytes(s.x_type), filter = 4.0 * s.width * s.conv_channels();
+    return {filter + rows * (StateBytes(s) * (1 + 1.0 / 8) + RowBytes(s) + past + (records + 1) * record),
             rows * (RowFlops(s) + records * fold)};
   }
 };

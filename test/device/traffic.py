@@ -9,12 +9,13 @@ HEAD = """# What a decode kernel moves
 
 Written by `tools/dev accept 6`; change nothing here by hand. One decode step of one sequence on the emulated card, in
 layers of real configs (`test/e2e/cuda_traffic_test.cc` says how they are cut), attention and the delta rule behind a
-prompt of 504 tokens.
+prompt of 505 tokens and over a full turn of the ring.
 
 | column | of a launch |
 |---|---|
 | operands | bytes that the catalogue (`catalog.cc`) says it must touch |
-| moved | distinct sectors of 32 bytes that it read from DRAM or wrote, and how far that is from the operands |
+| sums | what attention's blocks write for the one that merges them; it reads them from L2 |
+| moved | distinct sectors of 32 bytes that it read from DRAM or wrote, and how far that is from operands and sums |
 | requested | sectors that its warps asked for, of those moved: what L1 and L2 serve again |
 | conflicts | passes over the banks of shared memory beyond the first, of all passes |
 

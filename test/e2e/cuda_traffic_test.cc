@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -15,6 +16,8 @@
 
 #include "compiler/codegen/Nvrtc.h"
 #include "runtime/base/file.h"
+#include "runtime/kernels/attention/attention.h"
+#include "runtime/kernels/attention/attention_shape.h"
 #include "runtime/kernels/catalog.h"
 #include "runtime/plan/reader.h"
 #include "test/e2e/support.h"
@@ -31,8 +34,18 @@ constexpr double kLeast = 256e3;  // bytes of a launch: below, what is not count
 
 struct Row {
   std::string kernel;
-  double operands, moved, requested, conflicts;  // of a launch; wavefronts beyond the first, a wavefront
+  double operands, sums;  // bytes of a launch: the catalogue's, and attention's partial sums
+  double moved, requested;
+  double conflicts;  // wavefronts beyond the first, a wavefront
 };
+
+/// Bytes of the sums that the blocks of attn_decode hand to the one that merges them, at `position`.
+double PartialSums(const kernels::AttentionSpec& s, int position) {
+  const auto up = [](int a, int b) { return (a + b - 1) / b; };
+  const int pages = up(position, kernels::cuda::kAttnPageTokens);
+  const int each = std::max(up(pages, kernels::cuda::AttnSplits(s.kv_heads)), kernels::cuda::kAttnLeastPages);
+  return 4.0 * (up(pages, each) + 1) * s.q_heads * kernels::cuda::AttnPartFloats(s.head_dim);
+}
 
 class CudaTraffic : public testing::TestWithParam<const char*> {
  protected:
@@ -66,7 +79,7 @@ class CudaTraffic : public testing::TestWithParam<const char*> {
     setenv("QWEN_CUDA_EMULATOR_THREADS", "2", 1);
     const CommandResult run =
         RunProgram("qwenrt", {"logits", temp / "m.plan", "--weights", "random:1", "--tokens", temp / "cases.json", "--split",
-                              std::to_string(prompt) + ",1,1,1,1,1,1,1,1", "--device", "cuda", "-o", temp / "out.safetensors", "--force"});
+                              std::to_string(prompt) + ",1,1,1,1,1,1,1,1,1", "--device", "cuda", "-o", temp / "out.safetensors", "--force"});
     for (const char* name : {"QWENRT_CUDA_DRIVER", "QWEN_CUDA_EMULATOR_REPORT", "QWEN_CUDA_EMULATOR_RACES",
                              "QWEN_CUDA_EMULATOR_THREADS"})
       unsetenv(name);
@@ -74,7 +87,7 @@ class CudaTraffic : public testing::TestWithParam<const char*> {
     return json::parse(std::ifstream(report));
   }
 
-  static std::vector<Row> Measure(const std::string& name, bool wide, int prompt, int steps) {
+  static std::vector<Row> Measure(const std::string& name, bool wide, int prompt, int warm, int steps) {
     TempDir temp;
     WriteConfig(name, wide, temp / "config.json");
     const CommandResult compiled =
@@ -84,7 +97,7 @@ class CudaTraffic : public testing::TestWithParam<const char*> {
     StatusOr<plan::Plan> plan = plan::ReadPlan(temp / "m.plan");
     if (!plan.ok()) ADD_FAILURE() << plan.status().message();
     if (testing::Test::HasFailure()) return {};
-    const json few = Report(temp, prompt, 0), more = Report(temp, prompt, steps);
+    const json few = Report(temp, prompt, warm), more = Report(temp, prompt, warm + steps);
     if (testing::Test::HasFailure()) return {};
     std::vector<Row> rows;
     for (const auto& [kernel, counts] : more["kernels"].items()) {
@@ -102,10 +115,15 @@ class CudaTraffic : public testing::TestWithParam<const char*> {
         const kernels::KernelInfo* info = kernels::FindKernel(record.entry);
         const StatusOr<kernels::SpecPtr> spec = info->decode(record.spec);
         EXPECT_TRUE(spec.ok());
-        double operands = 0;
-        for (int t = 0; t < steps; ++t) operands += info->work(spec->get(), 1, prompt + t + 1).bytes / steps;
+        double operands = 0, sums = 0;
+        for (int t = 0; t < steps; ++t) {
+          const int position = prompt + warm + t;
+          operands += info->work(spec->get(), 1, position + 1).bytes / steps;
+          if (record.entry == "attn_decode")
+            sums += PartialSums(*static_cast<const kernels::AttentionSpec*>(spec->get()), position) / steps;
+        }
         const double wavefronts = grown({"shared_wavefronts"});
-        rows.push_back({kernel, operands, kSector * grown({"read_sectors_unique", "write_sectors_unique"}) / launches,
+        rows.push_back({kernel, operands, sums, kSector * grown({"read_sectors_unique", "write_sectors_unique"}) / launches,
                         kSector * grown({"read_sectors_requested", "write_sectors_requested"}) / launches,
                         wavefronts > 0 ? grown({"bank_conflicts"}) / wavefronts : 0});
       }
@@ -121,20 +139,20 @@ TEST_P(CudaTraffic, ALaunchMovesItsOperands) {
   if (name != "Qwen3.5-0.8B" && !std::getenv("QWEN_EVERY_SHARD")) GTEST_SKIP() << "minutes: tools/dev accept 6 has it";
   std::vector<Row> rows;
   const auto of_the_past = [](const Row& row) { return row.kernel.starts_with("attn") || row.kernel.starts_with("gdn"); };
-  for (Row& row : Measure(name, true, 1, 1))
+  for (Row& row : Measure(name, true, 1, 0, 1))
     if (!of_the_past(row)) rows.push_back(std::move(row));
-  for (Row& row : Measure(name, false, kPrompt, kTurn))
+  for (Row& row : Measure(name, false, kPrompt, 1, kTurn))
     if (of_the_past(row)) rows.push_back(std::move(row));
   ASSERT_FALSE(HasFailure());
   ASSERT_GE(rows.size(), 8u);
 
-  std::string page = fmt::format("\n## {}\n\n| kernel | operands | moved | | requested | conflicts |\n|---|---|---|---|---|---|\n", name);
+  std::string page = fmt::format("\n## {}\n\n| kernel | operands | sums | moved | | requested | conflicts |\n|---|---|---|---|---|---|---|\n", name);
   double worst = 0;
   int judged = 0;
   for (const Row& row : rows) {
-    const double off = row.moved / row.operands - 1;
-    page += fmt::format("| `{}` | {:.1f} kB | {:.1f} kB | {:+.1f} % | {:.2f} x | {:.1f} % |\n", row.kernel, row.operands / 1e3,
-                        row.moved / 1e3, 100 * off, row.requested / row.moved, 100 * row.conflicts);
+    const double off = row.moved / (row.operands + row.sums) - 1;
+    page += fmt::format("| `{}` | {:.1f} kB | {} | {:.1f} kB | {:+.1f} % | {:.2f} x | {:.1f} % |\n", row.kernel, row.operands / 1e3,
+                        row.sums > 0 ? fmt::format("{:.1f} kB", row.sums / 1e3) : "", row.moved / 1e3, 100 * off, row.requested / row.moved, 100 * row.conflicts);
     if (row.operands < kLeast) continue;
     ++judged;
     worst = std::max(worst, std::abs(off));
