@@ -5,13 +5,19 @@
 
 #include <cstdlib>
 #include <type_traits>
+#include <utility>
 
 namespace qwen::device {
 namespace {
 
 constexpr int kLeastVersion = 13000;  // of the driver's API: NVRTC 13 writes PTX 9.0, which older ones do not know
 constexpr int kStubLibrary = 34;      // CUDA_ERROR_STUB_LIBRARY: the toolkit's libcuda, without a driver behind it
-constexpr int kMajor = 75, kMinor = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+// CU_DEVICE_ATTRIBUTE_*: COMPUTE_CAPABILITY_MAJOR and _MINOR; CLOCK_RATE and MEMORY_CLOCK_RATE in kHz;
+// GLOBAL_MEMORY_BUS_WIDTH in bits; MULTIPROCESSOR_COUNT.
+constexpr int kMajor = 75, kMinor = 76, kClock = 13, kMemoryClock = 36, kBusWidth = 37, kMultiprocessors = 16;
+// Products of two bf16 numbers a multiprocessor adds to f32 in a clock. GeForce cards of Ada do half of what their
+// professional sisters do, and are those our users have (RTX 4090: 165 Tflop/s).
+constexpr int kAdaProducts = 256, kHopperProducts = 2048;
 
 StatusOr<const CudaDriver*> OpenOnce() {
   const char* asked = std::getenv("QWENRT_CUDA_DRIVER");
@@ -76,6 +82,12 @@ StatusOr<std::vector<CudaCard>> CudaCards() {
     QWEN_RETURN_IF_ERROR(cu->Check(cu->cuDeviceTotalMem_v2(&bytes, device), "cuDeviceTotalMem"));
     QWEN_RETURN_IF_ERROR(cu->Check(cu->cuDeviceGetAttribute(&card.major, kMajor, device), "cuDeviceGetAttribute"));
     QWEN_RETURN_IF_ERROR(cu->Check(cu->cuDeviceGetAttribute(&card.minor, kMinor, device), "cuDeviceGetAttribute"));
+    int clock = 0, memory_clock = 0, bus_bits = 0, multiprocessors = 0;
+    for (auto [attribute, to] : {std::pair{kClock, &clock}, std::pair{kMemoryClock, &memory_clock},
+                                 std::pair{kBusWidth, &bus_bits}, std::pair{kMultiprocessors, &multiprocessors}})
+      QWEN_RETURN_IF_ERROR(cu->Check(cu->cuDeviceGetAttribute(to, attribute, device), "cuDeviceGetAttribute"));
+    card.bytes_per_second = 2.0 * memory_clock * 1e3 * bus_bits / 8;  // two transfers a clock
+    card.flops_per_second = 2.0 * multiprocessors * clock * 1e3 * (card.major == 8 ? kAdaProducts : kHopperProducts);
     card.name = name;
     card.memory_bytes = static_cast<int64_t>(bytes);
     if (card.major * 10 + card.minor >= 89)

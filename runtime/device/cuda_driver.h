@@ -37,6 +37,8 @@ struct CudaCard {
   std::string name;
   int64_t memory_bytes = 0;
   int major = 0, minor = 0;  // compute capability
+  // At best, from its clocks: of DRAM, and of dense bf16 products with f32 sums. What a data sheet says.
+  double bytes_per_second = 0, flops_per_second = 0;
 };
 /// The cards that can run sm_89 plans: compute capability 8.9 or more.
 StatusOr<std::vector<CudaCard>> CudaCards();

@@ -721,7 +721,8 @@ StatusOr<std::vector<Card>> CudaCards() {
   QWEN_ASSIGN_OR_RETURN(const std::vector<device::CudaCard> found, device::CudaCards());
   std::vector<Card> cards;
   for (const device::CudaCard& card : found)
-    cards.push_back({card.ordinal, card.name, card.memory_bytes, card.major, card.minor});
+    cards.push_back({card.ordinal, card.name, card.memory_bytes, card.major, card.minor, card.bytes_per_second,
+                     card.flops_per_second});
   return cards;
 }
 

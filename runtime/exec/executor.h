@@ -32,6 +32,7 @@ struct Card {
   std::string name;
   int64_t memory_bytes = 0;
   int major = 0, minor = 0;  // compute capability
+  double bytes_per_second = 0, flops_per_second = 0;  // at best, from its clocks: DRAM; bf16 products with f32 sums
 };
 /// kUnimplemented, and why, when there is none.
 StatusOr<std::vector<Card>> CudaCards();

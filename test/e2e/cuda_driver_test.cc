@@ -116,6 +116,22 @@ TEST_F(CudaDriverCase, TooSmallACardSaysBothNumbers) {
   EXPECT_NE(run.output.find("1.00 MiB"), std::string::npos) << run.output;
 }
 
+TEST_F(CudaDriverCase, CeilingsAreTheDataSheets) {
+  if (auto nvrtc = compiler::Nvrtc::open(); !nvrtc.ok()) GTEST_SKIP() << nvrtc.status().message();
+  const std::string plan = Plan();
+  const Environment environment({kEmulated});  // an RTX 4090: 1,008 GB/s, 165.2 Tflop/s in bf16 with f32 sums
+  const json devices = json::parse(RunProgram("qwenrt", {"devices", "--json"}).output)["devices"];
+  ASSERT_EQ(devices.size(), 2u);
+  EXPECT_NEAR(devices[1]["bytes_per_s"], 1008e9, 1e9);
+  EXPECT_NEAR(devices[1]["flops_per_s"], 165.2e12, 0.1e12);
+  const CommandResult bench =
+      RunProgram("qwenrt", {"bench", plan, "--weights", "random:1", "--device", "cuda", "--prefill", "3", "--repeat", "1",
+                            "--context", "2", "--steps", "2", "--json", "--progress", "none"});
+  ASSERT_EQ(bench.exit_code, 0) << bench.output;
+  EXPECT_EQ(json::parse(bench.output)["ceilings"]["bytes_per_s"], devices[1]["bytes_per_s"]);
+  EXPECT_EQ(json::parse(bench.output)["machine"]["card"], devices[1]["name"]);
+}
+
 TEST(FailingNvrtc, SaysTheOpAndTheLogAndLeavesNoPlan) {
   TempDir temp;
   const Environment environment({{"QWENC_NVRTC", QWEN_FAILING_NVRTC}});

@@ -92,8 +92,20 @@ Status BenchCommand(const Flags& flags) {
   const int threads =
       flags.HasValue("threads") ? static_cast<int>(flags.Int("threads")) : std::max(1, AvailableCores() / plan.tp);
   // Before the weights are there: what both need must not add up.
-  QWEN_ASSIGN_OR_RETURN(engine::Ceilings ceilings,
-                        engine::MeasureCeilings(isa, threads * plan.tp, flags.Size("ceiling-bytes")));
+  QWEN_ASSIGN_OR_RETURN(const exec::DeviceKind device, ChooseDevice(plan, flags));
+  const bool cuda = device == exec::DeviceKind::kCuda;
+  engine::Ceilings ceilings;
+  std::string machine = CpuName(), machine_json;
+  if (cuda) {
+    QWEN_ASSIGN_OR_RETURN(const std::vector<exec::Card> cards, exec::CudaCards());
+    machine = cards.front().name;
+    ceilings = {cards.front().bytes_per_second, cards.front().flops_per_second};
+    machine_json = fmt::format("{{\"card\": {}, \"ranks\": {}}}", JsonQuote(machine), plan.tp);
+  } else {
+    QWEN_ASSIGN_OR_RETURN(ceilings, engine::MeasureCeilings(isa, threads * plan.tp, flags.Size("ceiling-bytes")));
+    machine_json = fmt::format("{{\"cpu\": {}, \"isa\": \"{}\", \"threads\": {}, \"ranks\": {}}}", JsonQuote(machine),
+                               kernels::IsaName(isa), threads, plan.tp);
+  }
   const int pages =
       std::max(engine::PagesFor(prompts.back()), batches.back() * engine::PagesFor(int64_t{context} + steps + 1));
   QWEN_ASSIGN_OR_RETURN(std::unique_ptr<engine::Engine> engine, LoadEngine(plan, flags, pages, batches.back()));
@@ -111,28 +123,28 @@ Status BenchCommand(const Flags& flags) {
     rows.push_back(std::move(row));
   }
 
-  const std::string title = fmt::format("{}, {}, {} ({} threads)", plan.model.family, DTypeName(plan.model.dtype),
-                                        kernels::IsaName(isa), threads * plan.tp);
+  const std::string title =
+      fmt::format("{}, {}, {}", plan.model.family, DTypeName(plan.model.dtype),
+                  cuda ? exec::TargetOf(device) : fmt::format("{} ({} threads)", kernels::IsaName(isa), threads * plan.tp));
   if (flags.HasValue("plot"))
     QWEN_RETURN_IF_ERROR(WriteFileAtomic(flags.Text("plot"), Plot(title, rows, ceilings), flags.Bool("force")));
   if (flags.Bool("json")) {
     std::string list;
     for (const Row& row : rows) list += (list.empty() ? "" : ", ") + RowJson(row, ceilings);
     fmt::print(
-        "{{\"plan\": {}, \"family\": {}, \"dtype\": \"{}\", \"weights\": {}, \"machine\": {{\"cpu\": {}, \"isa\": "
-        "\"{}\", "
-        "\"threads\": {}, \"ranks\": {}}}, \"ceilings\": {{\"bytes_per_s\": {:.0f}, \"flops_per_s\": {:.0f}}}, "
+        "{{\"plan\": {}, \"family\": {}, \"dtype\": \"{}\", \"weights\": {}, \"machine\": {}, "
+        "\"ceilings\": {{\"bytes_per_s\": {:.0f}, \"flops_per_s\": {:.0f}}}, "
         "\"rows\": [{}]}}\n",
         JsonQuote(flags.Argument(0)), JsonQuote(plan.model.family), DTypeName(plan.model.dtype),
-        JsonQuote(flags.Text("weights")), JsonQuote(CpuName()), kernels::IsaName(isa), threads, plan.tp,
-        ceilings.bytes_per_second, ceilings.flops_per_second, list);
+        JsonQuote(flags.Text("weights")), machine_json, ceilings.bytes_per_second, ceilings.flops_per_second, list);
     return {};
   }
-  fmt::print("{}\n{}\n", title, CpuName());
-  fmt::print("ceilings: read {:.1f} GB/s, multiply {:.0f} GFLOP/s in f32\n\n", ceilings.bytes_per_second / 1e9,
-             ceilings.flops_per_second / 1e9);
+  const char* type = cuda ? "bf16" : "f32";
+  fmt::print("{}\n{}\n", title, machine);
+  fmt::print("ceilings{}: read {:.1f} GB/s, multiply {:.0f} GFLOP/s in {}\n\n", cuda ? " by its clocks" : "",
+             ceilings.bytes_per_second / 1e9, ceilings.flops_per_second / 1e9, type);
   fmt::print("{:<8} {:>7} {:>9} {:>10} {:>10} {:>11} {:>8} {:>9} {:>11} {:>10}\n", "phase", "tokens", "sequences", "ms",
-             "p99 ms", "tokens/s", "GB/s", "of read", "GFLOP/s", "of f32");
+             "p99 ms", "tokens/s", "GB/s", "of read", "GFLOP/s", fmt::format("of {}", type));
   for (const Row& row : rows)
     fmt::print("{:<8} {:>7} {:>9} {:>10.3f} {:>10.3f} {:>11.2f} {:>8.2f} {:>8.1f}% {:>11.1f} {:>9.1f}%\n",
                row.prefill ? "prefill" : "decode", row.tokens, row.sequences, 1e3 * row.Median(),

@@ -70,8 +70,9 @@ Status DevicesCommand(const Flags& flags) {
     for (const exec::Card& card : cards.ok() ? *cards : std::vector<exec::Card>())
       cuda += fmt::format(
           ", {{\"device\": \"cuda\", \"ordinal\": {}, \"name\": {}, \"memory_gib\": {:.1f}, "
-          "\"compute_capability\": \"{}.{}\"}}",
-          card.ordinal, JsonQuote(card.name), static_cast<double>(card.memory_bytes) / 0x1p30, card.major, card.minor);
+          "\"compute_capability\": \"{}.{}\", \"bytes_per_s\": {:.0f}, \"flops_per_s\": {:.0f}}}",
+          card.ordinal, JsonQuote(card.name), static_cast<double>(card.memory_bytes) / 0x1p30, card.major, card.minor,
+          card.bytes_per_second, card.flops_per_second);
     for (kernels::Isa isa : kernels::kAllIsas)
       isas += fmt::format("{}\"{}\": {}", isas.empty() ? "" : ", ", kernels::IsaName(isa), kernels::IsaSupported(isa));
     fmt::print(
@@ -92,8 +93,9 @@ Status DevicesCommand(const Flags& flags) {
     return {};
   }
   for (const exec::Card& card : *cards)
-    fmt::print("cuda:{}: {}, {:.1f} GiB, compute capability {}.{}\n", card.ordinal, card.name,
-               static_cast<double>(card.memory_bytes) / 0x1p30, card.major, card.minor);
+    fmt::print("cuda:{}: {}, {:.1f} GiB, compute capability {}.{}, {:.0f} GB/s, {:.0f} Tflop/s in bf16\n", card.ordinal,
+               card.name, static_cast<double>(card.memory_bytes) / 0x1p30, card.major, card.minor,
+               card.bytes_per_second / 1e9, card.flops_per_second / 1e12);
   return {};
 }
 
