@@ -15,7 +15,7 @@ Pools::Pools(exec::Executor& executor, exec::BatchBlock& batch, const plan::Plan
       slots("state slots", num_slots),
       table_rows("rows of the page table", plan.capacity.max_num_seqs),
       max_rows(plan.states[0].max_rows),
-      fold_rows(plan.states[0].fold_rows),
+      fold_rows(std::min(plan.states[0].fold_rows, executor.fold_after())),
       max_model_len(plan.model.max_model_len) {}
 
 // --- Snapshot --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 #define QWEN_RUNTIME_EXEC_EXECUTOR_H_
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -86,6 +87,10 @@ class Executor {
 
   /// Taken at Create beside the weights: the memory statement's arenas, workspaces, outputs, pages and slots.
   virtual int64_t allocated_bytes() const = 0;
+
+  /// Committed records that a slot may carry before a step that folds them is the cheaper one; the plan's fold_rows
+  /// bounds it. When they are folded changes no bit (contracts, section 5).
+  virtual int fold_after() const { return std::numeric_limits<int>::max(); }
 
   // Copies of cached state, the same on every rank; bytes are all ranks' one after the other.
   virtual int64_t page_bytes() const = 0;  // of all ranks

@@ -106,6 +106,15 @@ QWEN_INLINE float MaxLanes(NativeF v) {
   return best;
 }
 
+/// Which lanes are above `x`; NaN is above nothing.
+QWEN_INLINE NativeI Above(NativeF v, float x) { return v > x - NativeF{}; }
+QWEN_INLINE bool Any(NativeI lanes) {
+  unsigned long long words[sizeof lanes / 8], any = 0;
+  StoreAs(words, lanes);
+  for (unsigned long long word : words) any |= word;
+  return any != 0;
+}
+
 /// bf16 to f32: exact.
 QWEN_INLINE NativeF Widen(NativeH h) { return (NativeF)(__builtin_convertvector(h, NativeU) << 16); }
 /// f32 to bf16, to nearest even; NaN stays a NaN.
@@ -196,6 +205,11 @@ QWEN_INLINE float SumLanes(Two<H> v) {
 template <class H>
 QWEN_INLINE float MaxLanes(Two<H> v) {
   return MaxLanes(Max(v.lo, v.hi));
+}
+/// Whether a register has such a lane, not which.
+template <class H>
+QWEN_INLINE NativeI Above(Two<H> v, float x) {
+  return Above(v.lo, x) | Above(v.hi, x);
 }
 template <class H>
 QWEN_INLINE void Store(float* p, Two<H> v) {
