@@ -51,7 +51,18 @@ int32_t RowSampler::Draw(const kernels::SampleParams& params, std::span<const fl
 LogitsProcessor::LogitsProcessor(const Request& request)
     : request_(request),
       penalties_(request.repetition_penalty != 1 || request.frequency_penalty != 0 || request.presence_penalty != 0),
-      always_(penalties_ || !request.logit_bias.empty()) {}
+      only_bans_(!penalties_ && std::ranges::all_of(request.logit_bias,
+                                                    [](const auto& bias) { return bias.second <= kBanningBias; })),
+      highest_wins_((MakeSampleParams(request.sampling).flags & kernels::kSampleGreedy) != 0 ||
+                    (request.sampling.top_k == 0 && request.sampling.top_p >= 1 && request.sampling.min_p <= 0)) {}
+
+bool LogitsProcessor::Needed(int drawn, int32_t token) const {
+  const bool banned_yet = drawn < request_.min_tokens && !request_.banned_until_min.empty();
+  if (!penalties_ && request_.logit_bias.empty() && !banned_yet) return false;
+  if (token < 0 || !only_bans_ || !highest_wins_) return true;
+  return std::ranges::any_of(request_.logit_bias, [&](const auto& bias) { return bias.first == token; }) ||
+         (banned_yet && std::ranges::find(request_.banned_until_min, token) != request_.banned_until_min.end());
+}
 
 LogitsProcessor::Seen& LogitsProcessor::Find(int32_t token) {
   int32_t& index = index_[static_cast<size_t>(token)];

@@ -37,10 +37,10 @@ class LogitsProcessor {
  public:
   explicit LogitsProcessor(const Request& request);
 
-  /// Whether the row behind `drawn` drawn tokens needs Apply.
-  bool Needed(int drawn) const {
-    return always_ || (drawn < request_.min_tokens && !request_.banned_until_min.empty());
-  }
+  /// Whether the row behind `drawn` drawn tokens needs Apply, when the plan has drawn `token` from the logits as they
+  /// are; -1: nobody has. Bans alone need it only when they were hit, if nothing but the highest counts: that of fewer
+  /// ids is the same otherwise.
+  bool Needed(int drawn, int32_t token) const;
   /// The prompt, once; then every drawn token that is kept.
   void AddPrompt(std::span<const int32_t> prompt, int vocab);
   void AddDrawn(int32_t token);
@@ -55,7 +55,9 @@ class LogitsProcessor {
   Seen& Find(int32_t token);
 
   const Request& request_;
-  bool penalties_, always_;
+  bool penalties_;
+  bool only_bans_;     // there is nothing else to apply
+  bool highest_wins_;  // no top-k, top-p or min-p, which look at every id
   std::vector<int32_t> index_;  // [vocab] in seen_, -1: never seen. Only with penalties
   std::vector<Seen> seen_;
 };

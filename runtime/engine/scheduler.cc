@@ -282,7 +282,7 @@ int Scheduler::PlanRows(Choice& choice, int budget, bool* cut) {
   if (draws) choice.logit_rows.push_back(rows - 1);
   extra_logit_rows_ += std::max(0, static_cast<int>(choice.logit_rows.size()) - 1);
   const bool reads = job.request.logprobs >= 0 || job.request.prompt_logprobs >= 0 || job.choices.size() > 1 ||
-                     choice.processor->Needed(job.drawn(choice));
+                     choice.processor->Needed(job.drawn(choice), -1);
   if (reads) entry.sample.flags |= kernels::kSampleWriteLogits;
   entry.logit_rows = choice.logit_rows;
   return rows;
@@ -557,7 +557,8 @@ void Scheduler::Draw(Choice& choice, int row, int position, bool in_plan, const 
   const Request& request = job.request;
   const size_t vocab = static_cast<size_t>(engine_.vocab());
   std::span<const float> raw;
-  const bool adjust = choice.processor->Needed(job.drawn(choice));
+  const int32_t planned = in_plan ? outputs.next[static_cast<size_t>(row)] : -1;
+  const bool adjust = choice.processor->Needed(job.drawn(choice), planned);
   if (adjust || !in_plan || request.logprobs >= 0) {
     raw = outputs.logits.subspan(static_cast<size_t>(row) * vocab, vocab);
     if (Status status = CheckLogits(raw); !status.ok()) return Finish(choice, FinishReason::kFailed, -1, status);
@@ -568,7 +569,7 @@ void Scheduler::Draw(Choice& choice, int row, int position, bool in_plan, const 
     choice.processor->Apply(adjusted_, job.drawn(choice));
     token = sampler_.Draw(choice.params, adjusted_, position);
   } else {
-    token = in_plan ? outputs.next[static_cast<size_t>(row)] : sampler_.Draw(choice.params, raw, position);
+    token = in_plan ? planned : sampler_.Draw(choice.params, raw, position);
   }
   if (token < 0) return Finish(choice, FinishReason::kFailed, -1, InternalError("every token is ruled out"));
 

@@ -14,17 +14,58 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 
 TEST(LogitsProcessor, AsksForTheRowsThatItChanges) {
   Request request;
-  EXPECT_FALSE(LogitsProcessor(request).Needed(0));
+  EXPECT_FALSE(LogitsProcessor(request).Needed(0, -1));
   request.min_tokens = 2;
-  EXPECT_FALSE(LogitsProcessor(request).Needed(0)) << "nothing is banned";
+  EXPECT_FALSE(LogitsProcessor(request).Needed(0, -1)) << "nothing is banned";
   request.banned_until_min = {3};
-  EXPECT_TRUE(LogitsProcessor(request).Needed(1));
-  EXPECT_FALSE(LogitsProcessor(request).Needed(2));
+  EXPECT_TRUE(LogitsProcessor(request).Needed(1, -1));
+  EXPECT_FALSE(LogitsProcessor(request).Needed(2, -1));
   request.presence_penalty = 1;
-  EXPECT_TRUE(LogitsProcessor(request).Needed(2));
+  EXPECT_TRUE(LogitsProcessor(request).Needed(2, -1));
   Request biased;
   biased.logit_bias = {{1, 0.5f}};
-  EXPECT_TRUE(LogitsProcessor(biased).Needed(9));
+  EXPECT_TRUE(LogitsProcessor(biased).Needed(9, -1));
+}
+
+// A draw from the logits as they are stands unless it was banned: it is the draw from what the bans leave.
+TEST(LogitsProcessor, BansThatWereNotHitChangeNothing) {
+  constexpr int kVocab = 60;
+  std::mt19937_64 random(11);
+  std::normal_distribution<float> normal(0, 2);
+  RowSampler sampler(kVocab, kernels::DetectIsa());
+  int stood = 0, hit = 0;
+  for (int row = 0; row < 400; ++row) {
+    Request request;
+    request.sampling.temperature = row % 2 == 0 ? 0 : 0.5f * static_cast<float>(row % 5 + 1);
+    request.sampling.seed = random();
+    if (row % 2 == 0) request.sampling.top_k = 4;  // greedy looks at none of them
+    for (int32_t id = 0; id < 12; ++id) request.logit_bias.emplace_back(id * 5, -100.0f);
+    if (row % 3 == 0) request.banned_until_min = {1, 2, 3}, request.min_tokens = 9;
+    LogitsProcessor processor(request);
+    std::vector<float> logits(kVocab);
+    for (float& logit : logits) logit = normal(random);
+    const kernels::SampleParams params = MakeSampleParams(request.sampling);
+    const int32_t plain = sampler.Draw(params, logits, row);
+    processor.Apply(logits, /*drawn=*/2);
+    const int32_t adjusted = sampler.Draw(params, logits, row);
+    if (processor.Needed(2, plain)) {
+      EXPECT_NE(adjusted, plain);
+      ++hit;
+    } else {
+      EXPECT_EQ(adjusted, plain) << row;
+      ++stood;
+    }
+  }
+  EXPECT_GT(stood, 100);
+  EXPECT_GT(hit, 50);
+
+  Request truncated;
+  truncated.sampling = {.temperature = 1, .top_k = 4};
+  truncated.logit_bias = {{0, -100.0f}};
+  EXPECT_TRUE(LogitsProcessor(truncated).Needed(0, 1)) << "another id takes the banned one's place among the four";
+  truncated.sampling.top_k = 0;
+  truncated.logit_bias.emplace_back(5, 1.0f);
+  EXPECT_TRUE(LogitsProcessor(truncated).Needed(0, 1)) << "a bias is not a ban";
 }
 
 TEST(LogitsProcessor, BansThenBiasThenPenalties) {
