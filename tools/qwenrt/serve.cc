@@ -193,6 +193,8 @@ StatusOr<server::HttpServerOptions> HttpOptionsOf(const Flags& flags) {
   if (options.listen.empty()) options.listen = {fmt::format("127.0.0.1:{}", flags.Int("port"))};
   options.io_threads = static_cast<int>(flags.Int("io-threads"));
   options.worker_threads = static_cast<int>(flags.Int("worker-threads"));
+  // Requests that come at once wait here before they are in the engine's queue: one limit, not a smaller one in front.
+  options.max_worker_queue = std::max(options.max_worker_queue, static_cast<size_t>(flags.Int("max-queue")));
   QWEN_ASSIGN_OR_RETURN(options.keys, KeysOf(flags));
   options.allow_unauthenticated = flags.Bool("allow-unauthenticated");
   options.allowed_hosts = WordsOf(flags, "allowed-hosts");
