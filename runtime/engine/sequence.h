@@ -30,7 +30,7 @@ struct Pools {
   exec::BatchBlock& batch;  // holds the page table
   KvPages pages;
   Slots slots, table_rows;
-  int max_rows, fold_rows;  // of a short step; of the ring before it must be folded
+  int max_rows, fold_rows;  // of a short step; that the ring carries before a step folds them
   int64_t max_model_len;
 };
 
