@@ -39,8 +39,6 @@ constexpr AttributeRow kAttributes[] = {
     {abi::kMaxThreadsPerMultiprocessor, kThreadsPerMultiprocessor},
     {abi::kAsyncEngineCount, 2},
     {abi::kUnifiedAddressing, 1},
-    {abi::kComputeCapabilityMajor, 8},
-    {abi::kComputeCapabilityMinor, 9},
     {abi::kStreamPrioritiesSupported, 1},
     {abi::kMaxSharedMemoryPerMultiprocessor, kSharedPerMultiprocessor},
     {abi::kMaxRegistersPerMultiprocessor, kRegistersPerMultiprocessor},
@@ -160,6 +158,11 @@ QWEN_EMU_EXPORT Result cuDeviceGetPCIBusId(char* id, int length, abi::Device dev
 QWEN_EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, abi::Device device) {
   if (!Device(device)) return abi::kInvalidDevice;
   if (!value) return abi::kInvalidValue;
+  const int capability = Driver::Get().options.capability;
+  if (attribute == abi::kComputeCapabilityMajor || attribute == abi::kComputeCapabilityMinor) {
+    *value = attribute == abi::kComputeCapabilityMajor ? capability / 10 : capability % 10;
+    return abi::kSuccess;
+  }
   for (const AttributeRow& row : kAttributes) {
     if (row.attribute != attribute) continue;
     *value = row.value + (attribute == abi::kPciBusId ? device : 0);

@@ -53,6 +53,7 @@ StatusOr<Options> Options::FromEnvironment() {
   QWEN_RETURN_IF_ERROR(ReadNumber("INIT", 0, 999, &o.init));
   QWEN_RETURN_IF_ERROR(ReadNumber("DEVICES", 0, 16, &o.devices));
   QWEN_RETURN_IF_ERROR(ReadNumber("MEMORY", 1 << 20, int64_t{1} << 40, &o.memory_bytes));
+  QWEN_RETURN_IF_ERROR(ReadNumber("CAPABILITY", 10, 999, &o.capability));
   QWEN_RETURN_IF_ERROR(ReadNumber("THREADS", 1, 256, &o.threads));
   QWEN_RETURN_IF_ERROR(ReadNumber("SEED", 0, INT64_MAX, &o.seed));
   QWEN_RETURN_IF_ERROR(ReadNumber("UNWRITTEN", 0, 1, &o.check_unwritten));

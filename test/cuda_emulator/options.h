@@ -17,6 +17,7 @@ struct Options {
   int init = 0;                                   // INIT: what cuInit answers instead of success
   int devices = 1;                                // DEVICES
   uint64_t memory_bytes = 24ull << 30;            // MEMORY, in bytes: of one device
+  int capability = 89;                            // CAPABILITY: compute capability, 10 * major + minor
   int threads = 1;                                // THREADS: of one launch
   BlockOrder block_order = BlockOrder::kForward;  // ORDER=forward, reversed, shuffled
   uint64_t seed = 1;                              // SEED: of the shuffle

@@ -59,10 +59,10 @@ class CudaDriverCase : public testing::TestWithParam<Case> {
     }();
     return plan;
   }
-  static CommandResult Logits(std::vector<std::string> more) {
+  static CommandResult Logits(std::vector<std::string> more, const std::string& plan = Plan()) {
     TempDir temp;
     WriteCases(temp / "cases.json", {{7, 8, 9}});
-    std::vector<std::string> arguments = {"logits", Plan(), "--weights", GoldenDir("qwen3_5-a"), "--tokens",
+    std::vector<std::string> arguments = {"logits", plan, "--weights", GoldenDir("qwen3_5-a"), "--tokens",
                                           temp / "cases.json", "-o", temp / "out.safetensors"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return RunProgram("qwenrt", arguments);
@@ -102,18 +102,60 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"NotADriver", {{"QWENRT_CUDA_DRIVER", "libm.so.6"}}, {"libm.so.6", "has no cu"}},
                     Case{"Stub", {kEmulated, {"QWEN_CUDA_EMULATOR_INIT", "34"}}, {"stub"}},
                     Case{"Failing", {kEmulated, {"QWEN_CUDA_EMULATOR_INIT", "999"}}, {"cuInit", "UNKNOWN"}},
-                    Case{"NoCard", {kEmulated, {"QWEN_CUDA_EMULATOR_DEVICES", "0"}}, {"NO_DEVICE"}}),
+                    Case{"NoCard", {kEmulated, {"QWEN_CUDA_EMULATOR_DEVICES", "0"}}, {"NO_DEVICE"}},
+                    Case{"OldCard",
+                         {kEmulated, {"QWEN_CUDA_EMULATOR_CAPABILITY", "86"}},
+                         {"compute capability 8.6", "want at least 8.9"}}),
     [](const auto& info) { return std::string(info.param.name); });
 
-// A card that is there and too small is no reason to take the CPU in silence: the plan says what it needs.
+int Count(const std::string& text, std::string_view words) {
+  int count = 0;
+  for (size_t at = text.find(words); at != std::string::npos; at = text.find(words, at + 1)) ++count;
+  return count;
+}
+
 TEST_F(CudaDriverCase, TooSmallACardSaysBothNumbers) {
   if (auto nvrtc = compiler::Nvrtc::open(); !nvrtc.ok()) GTEST_SKIP() << nvrtc.status().message();
-  Plan();
+  const std::string plan = Plan();
   const Environment environment({kEmulated, {"QWEN_CUDA_EMULATOR_MEMORY", "1048576"}});
-  const CommandResult run = Logits({"--device", "cuda"});
-  EXPECT_NE(run.exit_code, 0);
-  EXPECT_LT(run.exit_code, 100) << "no crash";
-  EXPECT_NE(run.output.find("1.00 MiB"), std::string::npos) << run.output;
+  const CommandResult asked = Logits({"--device", "cuda"});
+  EXPECT_NE(asked.exit_code, 0);
+  EXPECT_LT(asked.exit_code, 100) << "no crash";
+  EXPECT_NE(asked.output.find("--device=cuda: sm_89: weights, buffers and 1 slots take"), std::string::npos)
+      << asked.output;
+  EXPECT_NE(asked.output.find("1.00 MiB"), std::string::npos) << asked.output;
+
+  const CommandResult open = Logits({});
+  EXPECT_EQ(open.exit_code, 0) << open.output;
+  EXPECT_EQ(Count(open.output, "runs on the CPU: sm_89: weights"), 1) << open.output;
+  EXPECT_NE(open.output.find("1.00 MiB"), std::string::npos) << open.output;
+  EXPECT_EQ(Count(Logits({"--device", "cpu"}).output, "sm_89"), 0);
+
+  // A command that needs the device before it makes its pools.
+  const CommandResult bench =
+      RunProgram("qwenrt", {"bench", plan, "--weights", "random:1", "--prefill", "3", "--repeat", "1", "--context", "2",
+                            "--steps", "2", "--ceiling-bytes", "16MiB", "--json", "--progress", "none"});
+  EXPECT_EQ(bench.exit_code, 0) << bench.output;
+  EXPECT_EQ(Count(bench.output, "runs on the CPU"), 1) << bench.output;
+  EXPECT_NE(bench.output.find("\"isa\""), std::string::npos) << bench.output;
+}
+
+TEST_F(CudaDriverCase, MoreRanksThanCardsRunOnTheCpuUnlessAsked) {
+  if (auto nvrtc = compiler::Nvrtc::open(); !nvrtc.ok()) GTEST_SKIP() << nvrtc.status().message();
+  TempDir temp;
+  const std::string plan = temp / "two.plan";
+  const CommandResult made = RunProgram("qwenc", {"compile", GoldenDir("qwen3_5-a"), "-o", plan, "--target=cpu,sm_89",
+                                                  "--max-num-seqs=2", "--tp", "2"});
+  ASSERT_EQ(made.exit_code, 0) << made.output;
+  const Environment environment({kEmulated});
+  constexpr const char* kWhy = "the plan is for 2 ranks, this build runs one on CUDA cards";
+  const CommandResult asked = Logits({"--device", "cuda"}, plan);
+  EXPECT_EQ(asked.exit_code, 4) << asked.output;
+  EXPECT_EQ(Count(asked.output, fmt::format("--device=cuda: {}", kWhy)), 1) << asked.output;
+  const CommandResult open = Logits({}, plan);
+  EXPECT_EQ(open.exit_code, 0) << open.output;
+  EXPECT_EQ(Count(open.output, fmt::format("runs on the CPU: {}", kWhy)), 1) << open.output;
+  EXPECT_EQ(Count(Logits({"--device", "cpu"}, plan).output, "CUDA"), 0);
 }
 
 TEST_F(CudaDriverCase, CeilingsAreTheDataSheets) {

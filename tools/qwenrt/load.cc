@@ -31,6 +31,26 @@ StatusOr<std::optional<kernels::Isa>> ChooseIsa(const Flags& flags) {
   return InternalError(fmt::format("--isa: {} is no instruction set", flags.Choice("isa")));
 }
 
+namespace {
+
+// Whether the machine's card runs the plan with the smallest pools that the command can do with. What was asked for
+// beyond them is an error where it does not fit, not a reason for another device: their sizes come after the choice.
+Status CheckCard(const plan::Plan& plan, const Flags& flags) {
+  QWEN_ASSIGN_OR_RETURN(const std::vector<exec::Card> cards, exec::CudaCards());
+  if (plan.tp > 1)
+    return UnimplementedError(fmt::format("the plan is for {} ranks, this build runs one on CUDA cards", plan.tp),
+                              "compile with --tp 1, or use --device cpu");
+  plan::MemoryOptions least{.memory_bytes = cards.front().memory_bytes, .num_slots = 1, .num_pages = 1};
+  if (flags.command() == "serve") {
+    least.num_slots = flags.HasValue("max-num-seqs") ? flags.Int("max-num-seqs") : plan.capacity.max_num_seqs;
+    least.memory_bytes =
+        static_cast<int64_t>(static_cast<double>(least.memory_bytes) * flags.Real("gpu-memory-utilization"));
+  }
+  return plan::CheckFit(plan, std::string(exec::TargetOf(exec::DeviceKind::kCuda)), least);
+}
+
+}  // namespace
+
 StatusOr<exec::DeviceKind> ChooseDevice(const plan::Plan& plan, const Flags& flags) {
   const bool asked = flags.HasValue("device");
   if (asked && flags.Choice("device") == "cpu") return exec::DeviceKind::kCpu;
@@ -41,10 +61,12 @@ StatusOr<exec::DeviceKind> ChooseDevice(const plan::Plan& plan, const Flags& fla
     return UnimplementedError(
         fmt::format("--device=cuda: the plan has no program for {}, only for {}", target, fmt::join(plan.targets, ", ")),
         fmt::format("compile with --target=cpu,{}", target));
-  const auto cards = exec::CudaCards();
-  if (cards.ok()) return exec::DeviceKind::kCuda;
-  if (asked) return Status(cards.status()).Annotate("--device=cuda");
-  PrintWarning("qwenrt", fmt::format("runs on the CPU: {}", cards.status().message()));
+  Status card = CheckCard(plan, flags);
+  if (card.ok()) return exec::DeviceKind::kCuda;
+  if (asked) return std::move(card).Annotate("--device=cuda");
+  // Commands that size their pools by the device ask more than once.
+  static bool said = false;
+  if (!std::exchange(said, true)) PrintWarning("qwenrt", fmt::format("runs on the CPU: {}", card.message()));
   return exec::DeviceKind::kCpu;
 }
 

@@ -24,8 +24,8 @@ Status ApplyCpuMask(const Flags& flags);
 /// What --isa names; none when absent. kUnimplemented when this machine cannot run it.
 StatusOr<std::optional<kernels::Isa>> ChooseIsa(const Flags& flags);
 
-/// What --device names, or CUDA where the plan has programs for sm_89 and the machine a card, else the CPU. An error, with
-/// what is missing, only when CUDA was asked for.
+/// What --device names, or CUDA where the plan has programs for sm_89 and the machine a card that runs them and holds
+/// the plan, else the CPU. What is missing is an error when CUDA was asked for, and otherwise a warning, once.
 StatusOr<exec::DeviceKind> ChooseDevice(const plan::Plan& plan, const Flags& flags);
 
 /// Runs `work` with a callback that shows its bytes as one phase of --progress.
