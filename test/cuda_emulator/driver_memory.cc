@@ -145,6 +145,7 @@ QWEN_EMU_EXPORT Result cuMemHostAlloc(void** address, size_t bytes, unsigned fla
     void* p = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     if (!p) return abi::kOutOfMemory;
     Driver::Get().host.Add(Address(p), bytes, flags, true);
+    Driver::Get().report.CountHostAllocation();
     *address = p;
     return abi::kSuccess;
   });

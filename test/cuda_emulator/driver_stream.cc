@@ -191,6 +191,7 @@ QWEN_EMU_EXPORT Result cuGraphInstantiateWithFlags(abi::GraphExec** exec, abi::G
   if (!Driver::Get().live.count(graph)) return abi::kInvalidHandle;
   *exec = Live(new abi::GraphExec);
   for (const auto& node : graph->nodes) (*exec)->nodes.push_back(*node);
+  Driver::Get().report.CountGraphInstantiation();
   return abi::kSuccess;
 }
 /// The same kinds of nodes in the same order; a kernel node keeps its kernel. Parameters and shapes may change.

@@ -78,6 +78,14 @@ void Report::CountAllocation(uint64_t bytes) {
   allocated_bytes_ += bytes;
 }
 
+void Report::CountHostAllocation() {
+  std::lock_guard lock(mutex_);
+  ++host_allocations_;
+}
+void Report::CountGraphInstantiation() {
+  std::lock_guard lock(mutex_);
+  ++graph_instantiations_;
+}
 void Report::CountGraphLaunch() {
   std::lock_guard lock(mutex_);
   ++graph_launches_;
@@ -89,10 +97,11 @@ void Report::CountDirectLaunch() {
 
 std::string Report::Json() const {
   std::lock_guard lock(mutex_);
-  std::string out =
-      fmt::format("{{\"launches\": {}, \"graph_launches\": {}, \"direct_launches\": {}, \"allocations\": {}, "
-                  "\"allocated_bytes\": {}, \"kernels\": {{",
-                  launches_, graph_launches_, direct_launches_, allocations_, allocated_bytes_);
+  std::string out = fmt::format(
+      "{{\"launches\": {}, \"graph_launches\": {}, \"graph_instantiations\": {}, \"direct_launches\": {}, "
+      "\"allocations\": {}, \"allocated_bytes\": {}, \"host_allocations\": {}, \"kernels\": {{",
+      launches_, graph_launches_, graph_instantiations_, direct_launches_, allocations_, allocated_bytes_,
+      host_allocations_);
   bool first_kernel = true;
   for (const auto& [name, kernel] : kernels_) {
     const Counters& c = kernel.counters;

@@ -39,6 +39,8 @@ class Report {
  public:
   void AddLaunch(const Program& program, const Function& kernel, int device, const Counters& counters);
   void CountAllocation(uint64_t bytes);
+  void CountHostAllocation();
+  void CountGraphInstantiation();
   void CountGraphLaunch();
   void CountDirectLaunch();  // of a kernel by its own call, not as a node of a graph
   std::string Json() const;
@@ -54,6 +56,7 @@ class Report {
   mutable std::mutex mutex_;
   std::map<std::string, Kernel> kernels_;
   uint64_t launches_ = 0, graph_launches_ = 0, direct_launches_ = 0, allocations_ = 0, allocated_bytes_ = 0;
+  uint64_t host_allocations_ = 0, graph_instantiations_ = 0;
 };
 
 }  // namespace qwen::emu
