@@ -21,6 +21,7 @@ namespace {
 
 constexpr size_t kStagingBytes = size_t{8} << 20;  // of the two halves that uploads go through in turn
 constexpr unsigned kNonBlocking = 1;
+constexpr unsigned kNoTiming = 2;                 // CU_EVENT_DISABLE_TIMING
 constexpr int kMaxDynamicSharedBytes = 8;         // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr int kErrorLog = 5, kErrorLogBytes = 6;  // CU_JIT_ERROR_LOG_BUFFER, its size
 
@@ -82,7 +83,10 @@ class CudaDevice : public Device {
   ~CudaDevice() override {
     if (!context_) return;
     cu_->cuCtxSetCurrent(context_);
+    if (stream_) cu_->cuStreamSynchronize(stream_);  // uploads may still read pinned memory
     for (auto& [key, exec] : graphs_) cu_->cuGraphExecDestroy(exec);
+    for (CudaEvent event : uploaded_)
+      if (event) cu_->cuEventDestroy_v2(event);
     batch_.reset(), shared_.reset(), scratch_.reset(), page_table_.reset();
     for (void* host : {static_cast<void*>(block_), static_cast<void*>(table_), static_cast<void*>(staging_)})
       if (host) cu_->cuMemFreeHost(host);
@@ -96,6 +100,8 @@ class CudaDevice : public Device {
     QWEN_RETURN_IF_ERROR(cu_->Check(cu_->cuCtxSetCurrent(context_), "cuCtxSetCurrent"));
     QWEN_RETURN_IF_ERROR(cu_->Check(cu_->cuStreamCreate(&stream_, kNonBlocking), "cuStreamCreate"));
     QWEN_RETURN_IF_ERROR(HostAllocate(kStagingBytes, &staging_));
+    for (CudaEvent& event : uploaded_)
+      QWEN_RETURN_IF_ERROR(cu_->Check(cu_->cuEventCreate(&event, kNoTiming), "cuEventCreate"));
     // The batch's arrays, one behind the other, at the capacity.
     const plan::Capacity& c = options_.capacity;
     const int64_t seqs = c.max_num_seqs, wanted = c.max_logit_rows ? c.max_logit_rows : c.max_num_batched_tokens;
@@ -137,25 +143,27 @@ class CudaDevice : public Device {
       cu->cuCtxSetCurrent(context);
       cu->cuMemFree_v2(reinterpret_cast<CudaAddress>(p));
     });
+    // All that uses the memory is on the stream, behind this.
     QWEN_RETURN_IF_ERROR(cu_->Check(cu_->cuMemsetD8Async(at, 0, length, stream_), "cuMemsetD8"));
-    QWEN_RETURN_IF_ERROR(cu_->Check(cu_->cuStreamSynchronize(stream_), "cuStreamSynchronize"));
     return memory;
   }
 
-  // Through pinned memory: a half is filled while the other one is on its way.
+  // Through pinned memory: a half is filled while the other one is on its way, also over several calls.
   Status CopyIn(void* to, const uint8_t* from, int64_t bytes) override {
     cu_->cuCtxSetCurrent(context_);
     constexpr int64_t kHalf = kStagingBytes / 2;
     for (int64_t done = 0; done < bytes; done += kHalf) {
-      // Only the other half's copy may be under way.
-      uint8_t* half = staging_ + (done / kHalf % 2) * kHalf;
+      uint8_t* staged = staging_ + half_ * kHalf;
       const int64_t count = std::min(kHalf, bytes - done);
-      if (done >= 2 * kHalf) QWEN_RETURN_IF_ERROR(cu_->Check(cu_->cuStreamSynchronize(stream_), "cuMemcpyHtoD"));
-      std::memcpy(half, from + done, count);
+      // What this half held has left it; an event that was never recorded does not wait.
+      QWEN_RETURN_IF_ERROR(cu_->Check(cu_->cuEventSynchronize(uploaded_[half_]), "cuMemcpyHtoD"));
+      std::memcpy(staged, from + done, count);
       QWEN_RETURN_IF_ERROR(cu_->Check(
-          cu_->cuMemcpyHtoDAsync_v2(reinterpret_cast<CudaAddress>(to) + done, half, count, stream_), "cuMemcpyHtoD"));
+          cu_->cuMemcpyHtoDAsync_v2(reinterpret_cast<CudaAddress>(to) + done, staged, count, stream_), "cuMemcpyHtoD"));
+      QWEN_RETURN_IF_ERROR(cu_->Check(cu_->cuEventRecord(uploaded_[half_], stream_), "cuEventRecord"));
+      half_ ^= 1;
     }
-    return cu_->Check(cu_->cuStreamSynchronize(stream_), "cuMemcpyHtoD");
+    return {};
   }
   Status CopyOut(uint8_t* to, const void* from, int64_t bytes) override {
     if (bytes == 0) return {};
@@ -359,6 +367,8 @@ class CudaDevice : public Device {
   CudaContext context_ = nullptr;
   CudaStream stream_ = nullptr;
   uint8_t *staging_ = nullptr, *block_ = nullptr;  // pinned
+  CudaEvent uploaded_[2] = {};                     // a half's last copy has left it
+  int half_ = 0;                                   // of the next copy
   int* table_ = nullptr;                           // pinned: the page table as the card has it
   int max_pages_ = 0;
   int64_t block_bytes_ = 0;

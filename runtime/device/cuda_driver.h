@@ -17,6 +17,7 @@ using CudaContext = struct CudaContextTag*;
 using CudaModule = struct CudaModuleTag*;
 using CudaFunction = struct CudaFunctionTag*;
 using CudaStream = struct CudaStreamTag*;
+using CudaEvent = struct CudaEventTag*;
 using CudaGraph = struct CudaGraphTag*;
 using CudaGraphExec = struct CudaGraphExecTag*;
 

@@ -57,6 +57,8 @@ class Device {
 
   /// kResourceExhausted with both numbers. Pages that nobody touches cost nothing on the CPU.
   virtual StatusOr<Memory> Allocate(int64_t bytes) = 0;
+  /// `from` is the caller's again at once. An upload under way comes before whatever is asked for next; its error may
+  /// be that call's.
   virtual Status CopyIn(void* to, const uint8_t* from, int64_t bytes) = 0;
   virtual Status CopyOut(uint8_t* to, const void* from, int64_t bytes) = 0;
 
