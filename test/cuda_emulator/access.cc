@@ -23,7 +23,7 @@ bool FailAddress(Warp& w, int lane, const char* space, uint64_t address, unsigne
   if (memory.Contains(address)) {
     for (unsigned i = 0; i < bytes; ++i) {
       uint8_t shadow = memory.Contains(address + i) ? memory.shadow(address + i) : 0;
-      if (shadow & DeviceMemory::kFreed) {
+      if (memory.Freed(address + i)) {
         w.Fail(FaultKind::kUseAfterFree, lane, what + ", " + memory.Describe(address + i));
         return false;
       }

@@ -14,6 +14,13 @@ void* Reserve(uint64_t bytes) {
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return p == MAP_FAILED ? nullptr : p;
 }
+/// Whole pages of [begin, end) go back to the system and read as zero; the addresses stay ours.
+void GiveBack(const void* begin, const void* end) {
+  constexpr uint64_t kPage = 4096;
+  const uint64_t from = (reinterpret_cast<uint64_t>(begin) + kPage - 1) / kPage * kPage;
+  const uint64_t to = reinterpret_cast<uint64_t>(end) / kPage * kPage;
+  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+}
 uint64_t RoundUp(uint64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
@@ -93,7 +100,6 @@ StatusOr<uint64_t> DeviceMemory::Allocate(uint64_t bytes) {
     for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
       if (it->second.live || RoundUp(it->second.bytes) < RoundUp(bytes)) continue;
       address = it->first;
-      std::memset(shadow_ + (address - base_), 0, it->second.bytes);
       blocks_.erase(it);
       break;
     }
@@ -113,10 +119,14 @@ Status DeviceMemory::Free(uint64_t address) {
     return InvalidArgumentError(fmt::format("no allocation begins at {:#x}", address));
   it->second.live = false;
   used_ -= it->second.bytes;
-  std::memset(shadow_ + (address - base_), kFreed, it->second.bytes);
-  // Whole pages go back to the system; the addresses stay ours.
-  uint64_t begin = (address + 4095) / 4096 * 4096, end = (address + it->second.bytes) / 4096 * 4096;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  // The shadow and the tags too: a plan's kernels one after the other take many times a card's memory.
+  const uint64_t begin = address - base_, end = begin + it->second.bytes;
+  GiveBack(reinterpret_cast<void*>(address), reinterpret_cast<void*>(base_ + end));
+  GiveBack(shadow_ + begin, shadow_ + end);
+  const uint64_t lead = std::min(end - begin, uint64_t{4096});  // what a page of the shadow may hold of others stays
+  std::memset(shadow_ + begin, 0, lead);
+  std::memset(shadow_ + end - lead, 0, lead);
+  for (uint32_t* tags : {read_tags_, write_tags_}) GiveBack(tags + begin / 32, tags + end / 32);
   return {};
 }
 
@@ -129,6 +139,12 @@ bool DeviceMemory::Find(uint64_t address, uint64_t* base, uint64_t* bytes) const
   *base = it->first;
   *bytes = it->second.bytes;
   return true;
+}
+
+bool DeviceMemory::Freed(uint64_t address) const {
+  std::lock_guard lock(mutex_);
+  auto it = blocks_.upper_bound(address);
+  return it != blocks_.begin() && !(--it)->second.live && address - it->first < it->second.bytes;
 }
 
 std::string DeviceMemory::Describe(uint64_t address) const {

@@ -50,7 +50,7 @@ class HostRanges {
 class DeviceMemory {
  public:
   // Bits of a shadow byte.
-  static constexpr uint8_t kAllocated = 1, kWritten = 2, kFreed = 4;
+  static constexpr uint8_t kAllocated = 1, kWritten = 2;
 
   static StatusOr<std::unique_ptr<DeviceMemory>> Create(uint64_t bytes);
   ~DeviceMemory();
@@ -81,6 +81,8 @@ class DeviceMemory {
   }
   uint8_t shadow(uint64_t address) const { return shadow_[address - base_]; }
 
+  /// The address was given back, and nothing is there now.
+  bool Freed(uint64_t address) const;
   /// Where an address lies: `16 bytes past the 1024 bytes allocated at 0x…`.
   std::string Describe(uint64_t address) const;
 
