@@ -189,10 +189,15 @@ Status DeviceExecutor::Init() {
   options.spins = SpinsFor(plan_.tp * threads_);
   options.populate = options_.preallocate;
   options.isa = options_.isa.value_or(kernels::DetectIsa());
+  std::vector<Card> cards;  // those that can run it: the driver's first may be none of them
+  if (cuda()) {
+    QWEN_ASSIGN_OR_RETURN(cards, CudaCards());
+  }
   ranks_.resize(plan_.tp);
   for (Rank& rank : ranks_) {
     if (cuda()) {
-      QWEN_ASSIGN_OR_RETURN(rank.device, device::MakeCudaDevice({.ordinal = options.rank, .capacity = plan_.capacity}));
+      QWEN_ASSIGN_OR_RETURN(rank.device,
+                            device::MakeCudaDevice({.ordinal = cards[0].ordinal, .capacity = plan_.capacity}));
       // Snapshots are host memory's, and so are their folds.
       QWEN_ASSIGN_OR_RETURN(rank.host, device::MakeCpuDevice({.isa = options.isa}));
     } else {

@@ -83,7 +83,18 @@ StatusOr<plan::Plan> OpenPlan(const std::string& path) {
 struct Sizes {
   int sequences = 0, pages = 0;
   int64_t model_len = 0, snapshot_bytes = 0, memory_bytes = 0, total_bytes = 0, weights_bytes = 0;
+  std::string device;  // as the screen names it
 };
+
+StatusOr<std::string> DeviceName(const plan::Plan& plan, const Flags& flags, exec::DeviceKind device) {
+  if (device == exec::DeviceKind::kCuda) {
+    QWEN_ASSIGN_OR_RETURN(const std::vector<exec::Card> cards, exec::CudaCards());
+    return fmt::format("cuda: {}, {}", cards.front().name, plan::HumanBytes(cards.front().memory_bytes));
+  }
+  const auto isa = flags.HasValue("isa") ? flags.Choice("isa") : std::string(kernels::IsaName(kernels::DetectIsa()));
+  return fmt::format("cpu: {}, {}, {} threads", CpuName(), isa,
+                     exec::ThreadsFor(plan, flags.HasValue("threads") ? static_cast<int>(flags.Int("threads")) : 0));
+}
 
 StatusOr<Sizes> SizesFor(const plan::Plan& plan, const Flags& flags) {
   Sizes sizes;
@@ -95,6 +106,7 @@ StatusOr<Sizes> SizesFor(const plan::Plan& plan, const Flags& flags) {
   QWEN_RETURN_IF_ERROR(plan::CheckCapacity(plan, options));
   QWEN_ASSIGN_OR_RETURN(const exec::DeviceKind device, ChooseDevice(plan, flags));
   const std::string target(exec::TargetOf(device));
+  QWEN_ASSIGN_OR_RETURN(sizes.device, DeviceName(plan, flags, device));
   const int64_t machine = exec::MachineMemoryBytes();
   QWEN_ASSIGN_OR_RETURN(const int64_t device_bytes, exec::DeviceMemoryBytes(device));
   sizes.memory_bytes = static_cast<int64_t>(static_cast<double>(device_bytes) * flags.Real("gpu-memory-utilization"));
@@ -250,20 +262,18 @@ int64_t Parameters(const plan::Plan& plan) {
 }
 
 /// What a person wants to see once: what runs, what fits, where to ask.
-void PrintScreen(const Flags& flags, const plan::Plan& plan, const Sizes& sizes, const std::string& name,
+void PrintScreen(const plan::Plan& plan, const Sizes& sizes, const std::string& name,
                  const std::string& address, bool keys) {
-  const auto isa = flags.HasValue("isa") ? flags.Choice("isa") : std::string(kernels::IsaName(kernels::DetectIsa()));
-  const int threads = exec::ThreadsFor(plan, flags.HasValue("threads") ? static_cast<int>(flags.Int("threads")) : 0);
   fmt::print(stderr,
              "model    {} ({}, {}), {:.1f} M parameters, weights {}\n"
-             "device   cpu: {}, {}, {} threads\n"
+             "device   {}\n"
              "memory   {} at most; KV cache {} tokens, {} sequences of up to {} tokens; snapshots up to {}\n"
              "address  {}{}\n"
              "try      curl {}/v1/chat/completions -H 'content-type: application/json'{} \\\n"
              "           -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"hi\"}}]}}'\n",
              EscapeControl(name), plan.model.family, DTypeName(plan.model.dtype),
-             static_cast<double>(Parameters(plan)) / 1e6, plan::HumanBytes(sizes.weights_bytes), CpuName(), isa,
-             threads, plan::HumanBytes(sizes.total_bytes), int64_t{sizes.pages} * plan::kPageTokens, sizes.sequences,
+             static_cast<double>(Parameters(plan)) / 1e6, plan::HumanBytes(sizes.weights_bytes), sizes.device,
+             plan::HumanBytes(sizes.total_bytes), int64_t{sizes.pages} * plan::kPageTokens, sizes.sequences,
              sizes.model_len, plan::HumanBytes(sizes.snapshot_bytes), address,
              keys ? "" : "  (no API key: for this machine alone)", address,
              keys ? " -H 'authorization: Bearer KEY'" : "");
@@ -322,7 +332,7 @@ Status ServeCommand(const Flags& flags) {
   model.root = std::filesystem::path(flags.Argument(0)).filename().string();
   model.plan_digest = fmt::format("{:016x}", plan.digest);
   api->SetReady(std::move(model));
-  PrintScreen(flags, plan, sizes, api_options.served_names.front(), AddressOf(http_options, http->ports()), keys);
+  PrintScreen(plan, sizes, api_options.served_names.front(), AddressOf(http_options, http->ports()), keys);
   if (flags.HasValue("ready-fd")) {
     const int fd = static_cast<int>(flags.Int("ready-fd"));
     if (write(fd, "\n", 1) != 1) PrintWarning("qwenrt", fmt::format("--ready-fd: descriptor {} takes nothing", fd));
