@@ -102,8 +102,8 @@ TEST_P(CudaPlan, PtxasSeesNoSpillsAndNoStack) {
                              "--target=sm_89", "--tp", std::to_string(tp), "--dump-ir", dump});
     ASSERT_EQ(compiled.exit_code, 0) << compiled.output;
     std::map<std::string, int> launch_shared;
-    for (const json& k : json::parse(RunProgram("qwenrt", {"inspect", temp / "m.plan", "--kernels", "--json"}).output)["kernels"])
-      launch_shared[k["name"]] = k["shared_bytes"];
+    const json listed = json::parse(RunProgram("qwenrt", {"inspect", temp / "m.plan", "--kernels", "--json"}).output);
+    for (const json& k : listed["kernels"]) launch_shared[k["name"]] = k["shared_bytes"];
     for (const auto& entry : std::filesystem::directory_iterator(dump + "/kernels")) {
       const std::filesystem::path path = entry.path();
       if (path.extension() != ".ptx" || !seen.insert(path.stem()).second) continue;
