@@ -71,7 +71,8 @@ bool HasWideLoads(const std::string& kernel, const std::string& ptx) {
   if (!weights && !cache && !state) return false;
   int wide = 0, words = 0;
   for (const auto& [load, count] : GlobalLoads(ptx)) {
-    const bool sixteen = load.ends_with(".v4.u32") || load.ends_with(".v4.f32"), hinted = load.find("no_allocate") != std::string::npos;
+    const bool sixteen = load.ends_with(".v4.u32") || load.ends_with(".v4.f32");
+    const bool hinted = load.find("no_allocate") != std::string::npos;
     EXPECT_TRUE(sixteen || !hinted) << kernel << ": " << load;
     EXPECT_FALSE(!state && (load.ends_with("16") || load.ends_with("8"))) << kernel << ": " << load;
     if (sixteen && (weights ? hinted : state || load.ends_with("u32"))) wide += count;
