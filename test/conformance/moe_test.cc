@@ -286,6 +286,35 @@ TEST_P(ExpertsTest, ARowAloneHasTheBitsItHasInABatch) {
   }
 }
 
+TEST_P(ExpertsTest, OneExpertTakesAllTokensAndAnotherHasNone) {
+  const ExpertsCase cases[] = {
+      {"it alone", 40, 7, 1, 24, false, 0, true, kF, kF, kF},
+      {"it and others in turn", 40, 7, 3, 24, true, 9, false, kF, kF, kF},
+      {"bf16, it and others in turn", 48, 6, 2, 32, false, 0, true, kB, kB, kB},
+  };
+  constexpr int kAll = 3, kNone = 1;
+  for (const ExpertsCase& c : cases)
+    for (int tokens : {1, 15, 16, 17, 65}) {
+      SCOPED_TRACE(fmt::format("{}, {} tokens", c.name, tokens));
+      Experts e(c, tokens, tokens);
+      std::vector<int> others;
+      for (int expert = 0; expert < c.experts; ++expert)
+        if (expert != kAll && expert != kNone) others.push_back(expert);
+      Values ids;
+      for (int t = 0; t < tokens; ++t)
+        for (int k = 0; k < c.top_k; ++k)
+          ids.push_back(k == t % c.top_k ? kAll : others[(t * c.top_k + k) % others.size()]);
+      e.ids = Array(DType::kI32, ids);
+      std::vector<int> taken(c.experts);
+      for (double id : e.ids.Get()) ++taken[static_cast<int>(id)];
+      ASSERT_EQ(taken[kAll], tokens);
+      ASSERT_EQ(taken[kNone], 0);
+      const Array y = e.Run(GetParam(), 1);
+      ExpectNear(y.Get(), e.Want(), Tolerance(c.y, 16.0 * (c.hidden + c.inter)), "y");
+      for (int threads : ThreadsOf(GetParam())) EXPECT_TRUE(e.Run(GetParam(), threads) == y) << threads << " threads";
+    }
+}
+
 TEST_P(ExpertsTest, TheOrderOfPicksIsNotTheOrderOfTheSum) {
   Experts e(kExpertsCases[3], 5, 2);
   const Array y = e.Run(GetParam(), 1);
