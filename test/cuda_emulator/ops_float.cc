@@ -4,6 +4,8 @@
 // real hardware is within the few ulp that the PTX ISA states, so a kernel whose result depends on the difference is
 // not tested by these bits.
 #include <algorithm>
+#include <limits>
+#include <type_traits>
 
 #include "test/cuda_emulator/decode.h"
 #include "test/cuda_emulator/numeric.h"
@@ -463,7 +465,7 @@ void TestProperty(Warp& w, const Instruction& i) {
                    case 3:
                      return c == FP_NAN;
                    case 4:
-                     return c == FP_NORMAL;
+                     return c == FP_NORMAL || c == FP_ZERO;  // the ISA counts both zeros in
                    default:
                      return c == FP_SUBNORMAL;
                  }
@@ -692,24 +694,28 @@ void DecodeSelp(Decoder& d) {
          {d.Destination(d.operand(0), bytes), d.Source(d.operand(1), bytes, type), d.Source(d.operand(2), bytes, type),
           p});
 }
-template <class T, class C>
+/// With .ftz a negative subnormal number is -0, which is not below zero.
+template <class T, class C, bool kFlush = false>
 void SelectBySign(Warp& w, const Instruction& i) {
+  static_assert(!kFlush || std::is_same_v<C, float>);
   const T *a = w.At<T>(i.refs[1]), *b = w.At<T>(i.refs[2]);
   const C* c = w.At<C>(i.refs[3]);
-  ForLanes(w, w.At<T>(i.refs[0]), [=](int l) { return c[l] >= 0 ? a[l] : b[l]; });
+  ForLanes(w, w.At<T>(i.refs[0]), [=](int l) {
+    return c[l] >= 0 || (kFlush && c[l] > -std::numeric_limits<float>::min()) ? a[l] : b[l];
+  });
 }
 void DecodeSlct(Decoder& d) {
-  d.Take("ftz");
+  const bool flush = d.Take("ftz");
   Type type = d.TakeType(), by = d.TakeType();
   int bytes = BytesOf(type);
-  if (by != Type::kS32 && by != Type::kF32) return d.Fail("no such form of slct");
+  if ((by != Type::kS32 && by != Type::kF32) || (flush && by != Type::kF32)) return d.Fail("no such form of slct");
   if (!d.Expect(4)) return;
-  Handler handler = by == Type::kS32 ? (bytes == 2   ? SelectBySign<uint16_t, int32_t>
-                                        : bytes == 4 ? SelectBySign<uint32_t, int32_t>
-                                                     : SelectBySign<uint64_t, int32_t>)
-                                     : (bytes == 2   ? SelectBySign<uint16_t, float>
-                                        : bytes == 4 ? SelectBySign<uint32_t, float>
-                                                     : SelectBySign<uint64_t, float>);
+  const auto pick = [&](auto by16, auto by32, auto by64) -> Handler { return bytes == 2 ? by16 : bytes == 4 ? by32 : by64; };
+  Handler handler =
+      by == Type::kS32 ? pick(SelectBySign<uint16_t, int32_t>, SelectBySign<uint32_t, int32_t>, SelectBySign<uint64_t, int32_t>)
+      : flush          ? pick(SelectBySign<uint16_t, float, true>, SelectBySign<uint32_t, float, true>,
+                              SelectBySign<uint64_t, float, true>)
+                       : pick(SelectBySign<uint16_t, float>, SelectBySign<uint32_t, float>, SelectBySign<uint64_t, float>);
   d.Emit(handler, OpClass::kPredicate,
          {d.Destination(d.operand(0), bytes), d.Source(d.operand(1), bytes, type), d.Source(d.operand(2), bytes, type),
           d.Source(d.operand(3), 4, by)});

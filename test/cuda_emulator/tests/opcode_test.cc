@@ -252,6 +252,8 @@ const Row kRows[] = {
     {"slct_s", "slct.u32.s32 %r23, %r20, %r21, %r22;", [](U a, U b, U c) { return S(c) >= 0 ? a : b; }},
     {"slct_f", "slct.b32.f32 %r23, %r20, %r21, %r22;",  // -0 is not below zero, and a NaN is not above
      [](U a, U b, U c) { return F(c) >= 0 ? a : b; }},
+    {"slct_ftz", "slct.ftz.b32.f32 %r23, %r20, %r21, %r22;",  // a negative subnormal is -0
+     [](U a, U b, U c) { return F(c) >= 0 || (c >> 23 & 255) == 0 ? a : b; }},
     {"testp_finite", "testp.finite.f32 %p1, %r20; selp.u32 %r23, 1, 0, %p1;",
      [](U a, U, U) { return U((a >> 23 & 255) != 255); }},
     {"testp_infinite", "testp.infinite.f32 %p1, %r20; selp.u32 %r23, 1, 0, %p1;",
@@ -260,8 +262,7 @@ const Row kRows[] = {
      [](U a, U, U) { return U((a & 0x7fffffff) <= 0x7f800000); }},
     {"testp_notanumber", "testp.notanumber.f32 %p1, %r20; selp.u32 %r23, 1, 0, %p1;",
      [](U a, U, U) { return U((a & 0x7fffffff) > 0x7f800000); }},
-    {"testp_normal",  // of numbers that are not zero
-     "add.u32 %r24, %r20, %r20; setp.eq.u32 %p2, %r24, 0; selp.u32 %r20, 0x3f800000, %r20, %p2;"
+    {"testp_normal",  // zeros are normal numbers here
      "testp.normal.f32 %p1, %r20; selp.u32 %r23, 1, 0, %p1;",
      [](U a, U, U) { return U((a & 0x7fffffff) == 0 || ((a >> 23 & 255) != 0 && (a >> 23 & 255) != 255)); }},
     {"testp_subnormal", "testp.subnormal.f32 %p1, %r20; selp.u32 %r23, 1, 0, %p1;",
