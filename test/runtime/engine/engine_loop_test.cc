@@ -156,7 +156,9 @@ TEST(EngineLoop, DrainLetsFinishThenCancels) {
   ASSERT_TRUE(other.loop->Submit(Ask(9, 300), slow).ok());
   slow->reached.get_future().wait();
   std::thread drain([&] { EXPECT_FALSE(other.loop->Drain(steady_clock::now())); });
-  while (other.loop->Submit(Ask(1, 1), std::make_shared<Waiter>(1)).ok()) std::this_thread::yield();
+  // Until the drain has begun: a queue that is full refuses too.
+  while (other.loop->Submit(Ask(1, 1), std::make_shared<Waiter>(1)).status().code() != StatusCode::kCancelled)
+    std::this_thread::yield();
   gate.set_value();
   drain.join();
   EXPECT_EQ(slow->answers[0].reason, FinishReason::kCancelled);
