@@ -19,8 +19,8 @@ function request()
   return wrk.format("POST", "/v1/completions", { ["content-type"] = "application/json" }, body)
 end
 
--- An answer is whole when every token has its event and the end was said; a text may hold the word "error", an error
--- object begins its event.
+-- An answer counts when there was text and the end was said: bytes of a token may wait for the next, so that events are
+-- fewer than tokens. A text may hold the word "error", an error object begins its event.
 function response(status, headers, body)
   answers = answers + 1
   local _, events = body:gsub('"text":"', "")
